@@ -1,0 +1,38 @@
+"""Experiments as tests: pytest trains, judges and commits what an agent proposes.
+
+The names here are what a ``conftest.py`` needs in order to bring an agent of its own::
+
+    from pytest_autoresearch import Briefing, Proposal
+
+
+    def pytest_autoresearch_propose(briefing: Briefing) -> Proposal | None:
+        faster = briefing.script.replace("LR = 0.04", "LR = 0.08")
+        return Proposal(faster, "LR 0.04 -> 0.08") if briefing.number == 1 else None
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.agents.briefing import Briefing, Proposal
+    from pytest_autoresearch.ledger import Entry
+    from pytest_autoresearch.measuring.measurement import Measurement
+
+__all__ = ["Briefing", "Entry", "Measurement", "Proposal"]
+
+_HOMES = {
+    "Briefing": "pytest_autoresearch.agents.briefing",
+    "Entry": "pytest_autoresearch.ledger",
+    "Measurement": "pytest_autoresearch.measuring.measurement",
+    "Proposal": "pytest_autoresearch.agents.briefing",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Late, because this module is imported with every pytest run that has the plugin installed.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,72 @@
+"""A proposed change, checked without running it."""
+
+from __future__ import annotations
+
+import warnings
+
+from pytest_autoresearch.agents import constants
+
+LARGEST = 256 * 1024
+"""The size of a script beyond which it is refused, in bytes."""
+
+
+class Refused(Exception):
+    """A proposal that will not be run; the message is one line that says why."""
+
+
+def check(source: str, incumbent: str, device: str, fixed: str) -> None:
+    """Raise :class:`Refused` if the proposed script *source* is not worth a run.
+
+    *incumbent* is the script that it would replace, *device* (``cuda`` or ``cpu``) where it would
+    run, *fixed* the text of ``prepare.py``. It must be UTF-8 without NUL, of at most
+    :data:`LARGEST` bytes, compile, differ from the incumbent, and break no module-level assert that
+    can be evaluated.
+    """
+    _check_compiles(_encoded(source))
+    if source == incumbent:
+        msg = "nothing was changed"
+        raise Refused(msg)
+    if broken := constants.broken_assert(source, device, fixed):
+        msg = f"{_shortened(broken)} does not hold"
+        raise Refused(msg)
+
+
+def _encoded(source: str) -> bytes:
+    try:
+        encoded = source.encode()
+    except UnicodeEncodeError as error:
+        line = source.count("\n", 0, error.start) + 1
+        msg = f"line {line}: not encodable as UTF-8"
+        raise Refused(msg) from error
+    if len(encoded) > LARGEST:
+        msg = f"{len(encoded)} bytes, at most {LARGEST} are allowed"
+        raise Refused(msg)
+    if b"\0" in encoded:
+        line = encoded.count(b"\n", 0, encoded.index(b"\0")) + 1
+        msg = f"line {line}: a NUL byte"
+        raise Refused(msg)
+    return encoded
+
+
+def _check_compiles(encoded: bytes) -> None:
+    with warnings.catch_warnings():
+        # A run shows them; here they would be errors wherever pytest is told to make them so.
+        warnings.simplefilter("ignore")
+        try:
+            # Bytes, as Python reads the file: a declaration of another encoding counts.
+            compile(encoded, "train.py", "exec", dont_inherit=True)
+        except SyntaxError as error:
+            where = f"line {error.lineno}: " if error.lineno else ""
+            msg = f"{where}{_shortened(error.msg)}"
+            raise Refused(msg) from error
+        except (RecursionError, MemoryError) as error:
+            msg = "nested too deeply to compile"
+            raise Refused(msg) from error
+        except ValueError as error:
+            msg = f"does not compile: {_shortened(str(error))}"
+            raise Refused(msg) from error
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else line[:197] + "..."

@@ -1,0 +1,41 @@
+"""The hooks that a ``conftest.py`` or another plugin may implement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.agents.briefing import Briefing, Proposal
+    from pytest_autoresearch.ledger import Entry
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_autoresearch_propose(config: pytest.Config, briefing: Briefing) -> Proposal | None:
+    """Return the next change to try; the first answer that is not None is taken.
+
+    When every implementation answers None, the campaign ends. The agent chosen with
+    ``--autoresearch-agent`` is asked last, so an implementation in a ``conftest.py`` comes first::
+
+        from pytest_autoresearch import Proposal
+
+
+        def pytest_autoresearch_propose(briefing):
+            if briefing.number == 1:
+                return Proposal(briefing.script.replace("DEPTH = 4", "DEPTH = 3"), "DEPTH 4 -> 3")
+
+    An exception ends the campaign with exit code 1.
+    """
+
+
+@pytest.hookspec
+def pytest_autoresearch_decided(config: pytest.Config, entry: Entry) -> None:
+    """Called after each trial, when its commit and its line in the ledger are written.
+
+    For example, to be told of every gain::
+
+        def pytest_autoresearch_decided(entry):
+            if entry.verdict == "kept":
+                notify(f"trial {entry.number}: {entry.description}, {entry.reason}")
+    """

@@ -1,0 +1,282 @@
+"""What pytest sees: the experiment's file, the items in it, and their compact reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_autoresearch import baseline, judge
+from pytest_autoresearch.agents.edits import Refused, check
+from pytest_autoresearch.experiment import KEY, Experiment
+from pytest_autoresearch.measuring.run import Crashed, RunFailed, TimedOut
+from pytest_autoresearch.reporting.live import LiveLine, printable
+from pytest_autoresearch.repository import Unusable
+
+if TYPE_CHECKING:
+    from _pytest._code.code import ExceptionInfo
+    from _pytest._io import TerminalWriter
+
+    from pytest_autoresearch.agents.briefing import Proposal
+    from pytest_autoresearch.campaign import Campaign
+    from pytest_autoresearch.ledger import Verdict
+    from pytest_autoresearch.measuring.measurement import Measurement
+
+BASELINE_RUNS = 3  # of a new platform: the fewest that give a noise worth the name
+
+
+class Unmet(Exception):
+    """An experiment's assertion does not hold; *lines* are the figures."""
+
+    def __init__(self, headline: str, *lines: str) -> None:
+        super().__init__(headline)
+        self.lines = lines
+
+
+class ExperimentFile(pytest.File):
+    """``experiment/train.py``: never imported, only run."""
+
+    def collect(self) -> Iterator[ExperimentItem]:
+        """Yield the items ``baseline`` and ``candidate``; trials are made one by one."""
+        yield Baseline.from_parent(self, name="baseline")
+        yield Candidate.from_parent(self, name="candidate")
+
+
+class ExperimentItem(pytest.Item):
+    """A test that runs the experiment."""
+
+    autoresearch_outcome: tuple[str, str] | None = None
+    """A word, ``passed`` or a verdict, and its reason: what the item's report says."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.add_marker("experiment")
+        self.limit: float | None = None  # seconds; pytest-timeout's, if it has one
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment of this session."""
+        return self.session.stash[KEY]
+
+    def setup(self) -> None:
+        """Say how long a run may take, unless the user has told pytest-timeout."""
+        config = self.config
+        if config.pluginmanager.has_plugin("timeout") and not self._has_timeout():
+            # func_only, so that git and the agent do not count as training.
+            self.add_marker(pytest.mark.timeout(self.experiment.limit, func_only=True))
+
+    def _has_timeout(self) -> bool:
+        config = self.config
+        # pytest-timeout has read its variable by now, and sets the timer from it just the same.
+        return (
+            self.limit is not None
+            or self.get_closest_marker("timeout") is not None
+            or config.getoption("timeout", None) is not None
+            or bool(config.getini("timeout"))
+        )
+
+    def measure(self, source: str, *, seed: int, log: Path | None = None) -> Measurement:
+        """Run *source* once, with its progress on the live line."""
+        limit = self.limit or self.experiment.limit
+        with LiveLine(self.config, self.name) as live:
+            return self.experiment.measure(source, seed=seed, limit=limit, log=log, on_line=live.update)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Return where the item is; the line must be a number for pytest's skip marks."""
+        return self.path, 0, self.name
+
+    def note(self, **properties: object) -> None:
+        """Add properties to the item's reports, for JUnit and other plugins."""
+        self.user_properties += properties.items()
+
+    def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Return a few lines instead of a traceback, where the reason is the experiment's."""
+        error = excinfo.value
+        if isinstance(error, Unmet):
+            return Compact(str(error), error.lines)
+        if isinstance(error, RunFailed):
+            return Compact(str(error), error.tail)
+        if isinstance(error, (Unusable, baseline.Unreadable)):
+            return Compact(str(error), ())
+        return super().repr_failure(excinfo, style)
+
+
+class Baseline(ExperimentItem):
+    """The committed script, measured again: its stored figure has to reproduce."""
+
+    def runtest(self) -> None:
+        """Measure once and compare; under ``--autoresearch`` measure a new platform several times."""
+        experiment = self.experiment
+        record, blob = experiment.record(), experiment.repository.blob_of(experiment.repository.script)
+        if record is None or record.blob != blob:
+            if not experiment.settings.research:
+                raise self._unknown(record)
+            self.measured = [
+                self.measure(experiment.script(), seed=seed) for seed in range(1, BASELINE_RUNS + 1)
+            ]
+            scores = [run.score for run in self.measured]
+            self._note(scores)
+            spread = judge.Noise.of(scores).spread
+            self.autoresearch_outcome = (
+                "passed",
+                f"{statistics.fmean(scores):.4f}, spread {spread:.4f} in {len(scores)} runs",
+            )
+            return
+        seed = 1 + max((run.seed for run in record.measurements), default=0)
+        self.measured = [self.measure(experiment.script(), seed=seed)]
+        [run] = self.measured
+        self._note([run.score])
+        tolerance = judge.tolerance(record.noise, len(record.measurements))
+        if abs(run.score - record.mean) > tolerance:
+            raise Unmet(
+                f"{record.metric} {run.score:.4f}: the baseline of {record.mean:.4f} does not reproduce",
+                f"stored      {record.mean:.6f}, the mean of {len(record.measurements)}",
+                f"measured    {run.score:.6f}",
+                f"difference  {run.score - record.mean:+.6f}",
+                f"tolerance   {tolerance:.6f}, from a spread of {record.noise.spread:.6f}",
+            )
+        self.autoresearch_outcome = "passed", f"{run.score:.4f}, stored {record.mean:.4f} ± {tolerance:.4f}"
+
+    def _note(self, scores: list[float]) -> None:
+        self.note(**{self.experiment.settings.metric: statistics.fmean(scores), "runs": len(scores)})
+
+    def _unknown(self, record: baseline.Record | None) -> Unmet:
+        what = "this platform" if record is None else f"this version of {self.path.name}"
+        return Unmet(
+            f"no baseline is known for {what}",
+            "measure one:  pytest --autoresearch --autoresearch-trials=0",
+            *(f"{key:<12}  {value}" for key, value in self.experiment.platform.items()),
+        )
+
+
+class Candidate(ExperimentItem):
+    """The working tree's script: it has to beat the baseline."""
+
+    def runtest(self) -> None:
+        """Measure once; pass if the score beats the baseline by more than the noise."""
+        experiment = self.experiment
+        source = self.path.read_bytes().decode()
+        record = experiment.record()
+        if record is None:
+            raise Unmet(
+                "no baseline is known for this platform",
+                "measure one:  pytest --autoresearch --autoresearch-trials=0",
+            )
+        if experiment.repository.blob(source) == record.blob:
+            pytest.skip(f"{self.path.name} is the baseline")
+        run = self.measure(source, seed=0)
+        self.note(**{record.metric: run.score})
+        judgement = judge.judge(
+            [run.score], record.mean, len(record.measurements), record.noise, experiment.settings.direction
+        )
+        if judgement.verdict != "kept":
+            raise Unmet(
+                f"{record.metric} {run.score:.4f}: the baseline of {record.mean:.4f} is not beaten",
+                f"baseline    {record.mean:.6f}",
+                f"measured    {run.score:.6f}",
+                f"difference  {judgement.reason}",
+            )
+        self.autoresearch_outcome = "passed", f"{run.score:.4f}, {judgement.reason}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict on a trial, with its reason in one line and what was measured."""
+
+    verdict: Verdict
+    reason: str
+    measurements: tuple[Measurement, ...] = ()
+
+
+class NotKept(Exception):
+    """A trial whose verdict is not ``kept``: to pytest a failure, to the loop a result."""
+
+
+class Trial(ExperimentItem):
+    """One turn of the loop: call measures and judges, teardown commits or drops.
+
+    Teardown runs after Ctrl-C too, and a trial without a decision by then is dropped.
+    """
+
+    decision: Decision | None = None
+
+    def __init__(self, *, proposal: Proposal, number: int, campaign: Campaign, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.proposal = proposal
+        self.number = number
+        self.campaign = campaign
+
+    def setup(self) -> None:
+        """Refuse to go on when somebody else has changed what the campaign stands on."""
+        super().setup()
+        self.campaign.check_ground()
+
+    def runtest(self) -> None:
+        """Decide on the proposal.
+
+        Raises:
+            NotKept: always but for a kept trial.
+        """
+        self.decision = self._decide()
+        self.autoresearch_outcome = self.decision.verdict, self.decision.reason
+        self.note(verdict=self.decision.verdict, trial=self.number, description=self.proposal.description)
+        for run in self.decision.measurements:
+            self.note(**{self.experiment.settings.metric: run.score})
+        if self.decision.verdict != "kept":
+            raise NotKept(self.decision.reason)
+
+    def _decide(self) -> Decision:
+        experiment, incumbent = self.experiment, self.campaign.incumbent
+        try:
+            check(self.proposal.source, experiment.script(), experiment.device, experiment.fixed)
+            self._check_untried()
+            log = self.campaign.log(self.number)
+            run = self.measure(self.proposal.source, seed=self.number * 100, log=log)
+        except Refused as error:
+            return Decision("refused", str(error))
+        except TimedOut as error:
+            return Decision("timeout", str(error))
+        except Crashed as error:
+            return Decision("crashed", printable(str(error))[:300])
+        judgement = judge.judge(
+            [run.score],
+            incumbent.mean,
+            len(incumbent.measurements),
+            incumbent.noise,
+            experiment.settings.direction,
+        )
+        return Decision(judgement.verdict, f"{run.score:.4f}, {judgement.reason}", (run,))
+
+    def _check_untried(self) -> None:
+        blob = self.experiment.repository.blob(self.proposal.source)
+        if earlier := self.campaign.ledger.trial_with(blob):
+            msg = f"the same script as trial {earlier.number}"
+            raise Refused(msg)
+
+    def teardown(self) -> None:
+        """Commit the decision; a trial that was cut short leaves nothing."""
+        if self.decision is not None:
+            entry = self.campaign.conclude(self.number, self.proposal, self.decision)
+            self.config.hook.pytest_autoresearch_decided(config=self.config, entry=entry)
+
+
+class Compact:
+    """A failure in a few lines: pytest asks a representation for no more than these three."""
+
+    def __init__(self, headline: str, lines: Iterable[str]) -> None:
+        self.reprcrash = SimpleNamespace(message=headline)
+        self._lines = [f"  {printable(line)}" for line in lines]
+
+    def __str__(self) -> str:
+        return "\n".join([self.reprcrash.message, *self._lines])
+
+    def toterminal(self, writer: TerminalWriter) -> None:
+        """Write the headline in red, and the lines below it."""
+        writer.line(self.reprcrash.message, red=True, bold=True)
+        for line in self._lines:
+            writer.line(line)

@@ -1,0 +1,153 @@
+"""What was tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, cast, get_args
+
+from pytest_autoresearch.measuring.measurement import Measurement
+
+Verdict = Literal["kept", "discarded", "crashed", "timeout", "refused"]
+Value = float | int | str | bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One trial as the ledger holds it: a proposal, its measurements and its verdict."""
+
+    number: int
+    description: str
+    verdict: Verdict
+    reason: str
+    """Why, in one line."""
+    commit: str
+    """The trial's commit; its tree holds the proposed script."""
+    blob: str
+    """The git blob of the proposed script."""
+    baseline: float
+    """The mean score of the incumbent that the trial was judged against."""
+    measurements: tuple[Measurement, ...] = ()
+    constants: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    """The script's UPPER_CASE constants on the platform of the trial, elements of tuples as ``NAME[0]``."""
+
+    @property
+    def score(self) -> float | None:
+        """The mean score of the trial's runs; None if none of them gave one."""
+        if not self.measurements:
+            return None
+        return sum(measurement.score for measurement in self.measurements) / len(self.measurements)
+
+    def written_as(self, commit: str) -> Self:
+        """Return the entry with its commit, which is only known when the message is written."""
+        return dataclasses.replace(self, commit=commit)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry's line of ``ledger.jsonl``, in which the runs are full objects."""
+        document = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return document | {
+            "constants": dict(self.constants),
+            "measurements": [run.to_json() for run in self.measurements],
+        }
+
+    def message(self, metric: str) -> str:
+        """Return the message of the trial's commit: all that the ledger knows and the tree does not."""
+        trailers = [f"Trial: {self.number}", f"Verdict: {self.verdict}"]
+        if self.score is not None:
+            trailers.append(f"{trailer_name(metric)}: {self.score:.6f}")
+        trailers += [f"Baseline: {self.baseline:.6f}", *measurement_trailers(self.measurements)]
+        return "\n".join([self.description, "", self.reason, "", *trailers, ""])
+
+    @classmethod
+    def from_message(cls, message: str, commit: str, blob: str, constants: Mapping[str, Value]) -> Self:
+        """Rebuild the entry from its commit.
+
+        Raises:
+            ValueError: the message is not one that :meth:`message` wrote.
+        """
+        description, reason, trailers = _parts(message)
+        try:
+            return cls(
+                number=int(trailers["Trial"][0]),
+                description=description,
+                verdict=_verdict(trailers["Verdict"][0]),
+                reason=reason,
+                commit=commit,
+                blob=blob,
+                baseline=float(trailers["Baseline"][0]),
+                measurements=parse_measurements(trailers),
+                constants=constants,
+            )
+        except (KeyError, TypeError) as error:
+            msg = f"commit {commit} is not a trial: {error}"
+            raise ValueError(msg) from error
+
+
+class Ledger:
+    """The entries of one campaign, and their file, which can be rebuilt from the trials' refs."""
+
+    def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
+        self.path = path
+        self.entries = list(entries)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(_line(entry) for entry in entries)
+        if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != lines:
+            fresh = path.with_suffix(".new")
+            fresh.write_text(lines, encoding="utf-8")
+            fresh.replace(path)
+
+    def record(self, entry: Entry) -> None:
+        """Add *entry*; on return it is on the disk."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(entry))
+            file.flush()
+            os.fsync(file.fileno())
+        self.entries.append(entry)
+
+    def trial_with(self, blob: str) -> Entry | None:
+        """Return the first trial of the script *blob*."""
+        return next((entry for entry in self.entries if entry.blob == blob), None)
+
+
+def trailer_name(metric: str) -> str:
+    """Return a metric's name as a git trailer: ``Val-Bpb`` for ``val_bpb``."""
+    return "-".join(word.capitalize() for word in re.split(r"[^A-Za-z0-9]+", metric) if word) or "Score"
+
+
+def measurement_trailers(measurements: Sequence[Measurement]) -> list[str]:
+    """Return one trailer a run."""
+    return [f"Measurement: {json.dumps(run.to_json())}" for run in measurements]
+
+
+def parse_measurements(trailers: Mapping[str, list[str]]) -> tuple[Measurement, ...]:
+    """Rebuild the runs from what :func:`measurement_trailers` gave."""
+    return tuple(Measurement.from_json(json.loads(text)) for text in trailers.get("Measurement", []))
+
+
+def trailers_of(message: str) -> dict[str, list[str]]:
+    """Return the ``Key: value`` lines of a message's last paragraph."""
+    trailers: dict[str, list[str]] = {}
+    for line in message.strip().rsplit("\n\n", 1)[-1].splitlines():
+        key, _, value = line.partition(": ")
+        trailers.setdefault(key, []).append(value)
+    return trailers
+
+
+def _parts(message: str) -> tuple[str, str, dict[str, list[str]]]:
+    description, _, rest = message.partition("\n\n")
+    return description, rest.partition("\n\n")[0], trailers_of(message)
+
+
+def _verdict(text: str) -> Verdict:
+    if text not in get_args(Verdict):
+        msg = f"{text!r} is not a verdict"
+        raise ValueError(msg)
+    return cast("Verdict", text)
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(entry.to_json()) + "\n"

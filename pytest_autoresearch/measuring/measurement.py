@@ -1,0 +1,41 @@
+"""What one run of an experiment yields."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+Trust = Literal["sealed", "reported"]
+"""Who computed the score: the harness, from a sealed model, or the script, which reports it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measurement:
+    """The score of one run, and what it took to get it."""
+
+    score: float
+    """The metric, finite: for ``val_bpb`` bits per byte of held-out text."""
+    seed: int
+    """The seed that the harness gave the run."""
+    wall_seconds: float
+    """From the start of the process to its end, by the harness's clock."""
+    training_seconds: float | None = None
+    """What the script says it trained for; None if it does not say."""
+    memory_mb: float | None = None
+    """Peak memory in MiB as the script reports it: of the accelerator, or of the process on a CPU."""
+    tokens: float | None = None
+    """Tokens trained on."""
+    steps: int | None = None
+    """Optimizer steps."""
+    trust: Trust = "reported"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object without the fields that are unknown."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Rebuild what :meth:`to_json` gave; fields of a later version are ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in document.items() if key in known})

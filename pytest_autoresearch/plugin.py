@@ -1,0 +1,129 @@
+"""Every pytest hook of the plugin, each a few lines; no logic lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from pytest_autoresearch import hookspecs, settings
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.ledger import Verdict
+
+# How pytest shows what an item says of itself: a letter, and a colour.
+SHOWN: dict[Verdict | Literal["passed"], tuple[str, dict[str, bool]]] = {
+    "passed": (".", {"green": True}),
+    "kept": ("K", {"green": True, "bold": True}),
+    "discarded": ("d", {"light": True}),
+    "crashed": ("c", {"red": True}),
+    "timeout": ("t", {"yellow": True}),
+    "refused": ("r", {"yellow": True}),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    settings.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "experiment: a timed run of the experiment (set by pytest-autoresearch)"
+    )
+    config.stash[settings.KEY] = chosen = settings.Settings.of(config)
+    if chosen.research:
+        from pytest_autoresearch import agents
+        from pytest_autoresearch.repository import Unusable
+        from pytest_autoresearch.research import Research
+
+        try:
+            agent = agents.register(chosen.agent, config.pluginmanager)
+            config.pluginmanager.register(Research(config, chosen, agent), "autoresearch-research")
+        except Unusable as error:
+            raise pytest.UsageError(str(error)) from error
+        config.args = [f"{chosen.script}::baseline"]
+    if chosen.asked and config.getoption("verbose", None) == 0:  # no such option under -p no:terminal
+        config.option.verbose = 2  # a line an item, with its whole reason; -q still gives a letter each
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    chosen = config.stash[settings.KEY]
+    return chosen.header() if chosen.asked else []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(
+    file_path: Path, parent: pytest.Collector
+) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    collectors = yield
+    if file_path == parent.config.stash[settings.KEY].script:
+        from pytest_autoresearch.items import ExperimentFile
+
+        # In place of whatever else collects it: pytest's own collectors import the file.
+        return [ExperimentFile.from_parent(parent, path=file_path)]
+    return collectors
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = config.stash[settings.KEY]
+    idle = [item for item in items if item.path == chosen.script and item.name not in chosen.asked]
+    if idle:
+        config.hook.pytest_deselected(items=idle)
+        items[:] = [item for item in items if item not in idle]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    chosen = session.config.stash[settings.KEY]
+    planning = session.config.option.collectonly or session.config.getoption("setupplan", False)
+    if planning or not any(item.path == chosen.script for item in session.items):
+        return (yield)
+    from pytest_autoresearch.reporting.preparing import open_experiment
+    from pytest_autoresearch.signals import stoppable
+
+    with stoppable():
+        open_experiment(session, chosen)
+        return (yield)
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    # pytest-timeout says how long; the run's own reader holds the clock, so that the run is what ends.
+    if item.get_closest_marker("experiment") is None or not hasattr(item, "limit"):
+        return None
+    item.limit = settings.timeout
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.when == "call" and (outcome := getattr(item, "autoresearch_outcome", None)):
+        word, reason = outcome
+        report.autoresearch = outcome  # type: ignore[attr-defined]  # for pytest_report_teststatus
+        if word not in ("passed", "kept"):
+            # An expected failure, as xfail reports it: -x, --lf, JUnit and the exit code know what to do.
+            report.outcome, report.wasxfail = "skipped", reason
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.TestReport,
+) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    if not (outcome := getattr(report, "autoresearch", None)):
+        return None
+    word, reason = outcome
+    letter, markup = SHOWN[word]
+    # pytest itself adds the reason of an expected failure.
+    shown = f"{word.upper()} ({reason})" if report.passed else word.upper()
+    return word, letter, (shown, markup)

@@ -1,0 +1,88 @@
+"""One line of live progress under a long item."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import pytest
+
+REDRAW = 0.1  # seconds between redraws on a terminal
+HEARTBEAT = 60.0  # seconds between lines in a log
+
+
+class LiveLine:
+    """What a run prints last, on the line below pytest's own, which stays as it is.
+
+    On a terminal it is redrawn in place and removed at the end; in a log there is one line a minute.
+    """
+
+    def __init__(self, config: pytest.Config, name: str) -> None:
+        self._name = name
+        # Typed as Any: without -p terminal there is none, and then nothing is shown.
+        self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        self._capture = config.pluginmanager.get_plugin("capturemanager")
+        self._terminal = (
+            self._reporter is not None and self._reporter.isatty() and os.environ.get("TERM") != "dumb"
+        )
+        self._quiet = self._reporter is None or self._reporter.verbosity < 0
+        self._drawn = False
+        self._next = time.monotonic() + (0 if self._terminal else HEARTBEAT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._drawn:
+            self._draw("")
+
+    def update(self, line: str) -> None:
+        """Show *line*, if it is time to."""
+        if self._quiet or time.monotonic() < self._next or not (text := printable(line)):
+            return
+        if self._terminal:
+            self._next = time.monotonic() + REDRAW
+            self._drawn = True
+            self._draw(fit(f"  {text}", self._reporter._tw.fullwidth - 1))  # noqa: SLF001 - no public way
+        else:
+            self._next = time.monotonic() + HEARTBEAT
+            with self._uncaptured():
+                # The newline comes first, so that pytest's own result line needs none before it.
+                self._reporter.write(f"\n  {self._name}: {text}", flush=True)
+                self._reporter.currentfspath = -2
+
+    def _draw(self, text: str) -> None:
+        column = self._reporter._tw.width_of_current_line  # noqa: SLF001 - no public way
+        # Relative motion, so that it does not matter whether the screen scrolled.
+        back = "\x1b[A\r" + (f"\x1b[{column}C" if column else "")
+        dim = f"\x1b[2m{text}\x1b[22m" if text else ""
+        with self._uncaptured():
+            # Unlike write, write_raw leaves pytest's count of columns alone.
+            self._reporter.write_raw(f"\n\r\x1b[K{dim}{back}", flush=True)
+
+    def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
+        if self._capture is None:
+            return contextlib.nullcontext()
+        return self._capture.global_and_fixture_disabled()  # type: ignore[no-any-return]  # a plugin, untyped
+
+
+def printable(line: str) -> str:
+    """Return *line* without anything that could move a cursor or change a colour."""
+    line = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", line)
+    return "".join(character for character in line if character.isprintable()).strip()
+
+
+def fit(text: str, width: int) -> str:
+    """Return *text* in at most *width* columns, dropping ``|``-separated fields from the right."""
+    fields = text.split(" | ")
+    while len(fields) > 1 and len(" | ".join(fields)) > width:
+        fields.pop()
+    return " | ".join(fields)[: max(width, 0)]

@@ -1,0 +1,42 @@
+"""What is on the screen while an experiment prepares itself."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_autoresearch.experiment import KEY, Experiment
+from pytest_autoresearch.measuring.run import RunFailed
+from pytest_autoresearch.reporting.live import LiveLine, printable
+from pytest_autoresearch.repository import Unusable
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.settings import Settings
+
+PROGRESS = re.compile(r"\d%\|")  # a bar: it is going to be overwritten
+
+
+def open_experiment(session: pytest.Session, settings: Settings) -> None:
+    """Open the experiment for the session's items; its ``prepare.py`` may have to fetch data first.
+
+    What it says is shown; how far it is, on the live line. If it fails, the session ends with exit code 1.
+    """
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    described = False
+    with LiveLine(session.config, "prepare.py") as live:
+
+        def show(line: str) -> None:
+            nonlocal described
+            described = described or line.strip() == "---"
+            if PROGRESS.search(line):
+                live.update(line)
+            elif reporter is not None and reporter.verbosity >= 0 and not described and line.strip():
+                reporter.write_line(f"prepare.py: {printable(line)}")
+
+        try:
+            session.stash[KEY] = Experiment.of(settings, show)
+        except (RunFailed, Unusable) as error:
+            reason = f"prepare.py failed, {error}" if isinstance(error, RunFailed) else str(error)
+            pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)

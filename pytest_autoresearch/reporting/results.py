@@ -1,0 +1,77 @@
+"""``results.tsv``, with upstream's five columns, and the closing summary."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.campaign import Campaign
+    from pytest_autoresearch.ledger import Entry, Verdict
+    from pytest_autoresearch.measuring.measurement import Measurement
+
+# Upstream knows three outcomes, and tools that read its file know no others.
+STATUS: dict[Verdict, str] = {
+    "kept": "keep",
+    "discarded": "discard",
+    "crashed": "crash",
+    "timeout": "crash",
+    "refused": "crash",
+}
+
+
+class Results:
+    """The file, one row a trial: commit, score, memory in GB, status, description."""
+
+    def __init__(self, path: Path, metric: str, rows: Iterable[str]) -> None:
+        self._path = path
+        header = f"commit\t{metric}\tmemory_gb\tstatus\tdescription\n"
+        fresh = path.with_suffix(".tsv.new")
+        fresh.write_text(header + "".join(rows), encoding="utf-8")
+        fresh.replace(path)
+
+    def add(self, row: str) -> None:
+        """Append *row*."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(row)
+
+
+def trial_row(entry: Entry) -> str:
+    """Return a trial's row; one without a score has zeros, as upstream."""
+    return _row(entry.commit, entry.measurements, STATUS[entry.verdict], entry.description)
+
+
+def baseline_row(commit: str, measurements: Sequence[Measurement]) -> str:
+    """Return the first row of a campaign."""
+    return _row(commit, measurements, "keep", "baseline")
+
+
+def _row(commit: str, measurements: Sequence[Measurement], status: str, description: str) -> str:
+    score = sum(run.score for run in measurements) / len(measurements) if measurements else 0.0
+    memory = max((run.memory_mb or 0.0 for run in measurements), default=0.0) / 1024
+    text = re.sub(r"\s+", " ", description)
+    return f"{commit[:7]}\t{score:.6f}\t{memory:.1f}\t{status}\t{text}\n"
+
+
+def summary(campaign: Campaign, metric: str) -> list[str]:
+    """Return the closing lines of a session: what was kept, and where to look."""
+    entries, tag = campaign.ledger.entries, campaign.tag
+    counts = Counter(entry.verdict for entry in entries)
+    parts = [f"{counts[verdict]} {verdict}" for verdict in STATUS if counts[verdict]]
+    lines = [f"{len(entries)} trials: {', '.join(parts)}" if parts else "no trials yet"]
+    kept = [entry for entry in entries if entry.verdict == "kept"]
+    lines += [f"  {entry.number:04d}  {entry.score:.4f}  {entry.description}" for entry in kept]
+    start, best = campaign.start_score, campaign.incumbent.mean
+    if kept:
+        # The run that won a comparison is a lucky one more often than not.
+        lines.append(
+            f"{metric} {start:.4f} -> {best:.4f} ({best - start:+.4f}), as the winning run measured it"
+        )
+    return [
+        *lines,
+        f"kept trials: git log autoresearch/{tag}",
+        f"all trials:  git log --no-walk --glob='refs/autoresearch/{tag}/*'",
+    ]

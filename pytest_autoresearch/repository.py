@@ -1,0 +1,222 @@
+"""git, through GitPython: plumbing only, so that no hook, filter or signing key is in the way."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import git
+
+IDENTITY = ("pytest-autoresearch", "autoresearch@localhost")
+QUIET = {"core.hooksPath": os.devnull, "core.fsmonitor": "false", "gc.auto": "0"}
+
+
+class Unusable(Exception):
+    """The repository is not in a state to work with; the message is one line, with the relief."""
+
+
+class Repository:
+    """The git repository that an experiment lives in."""
+
+    def __init__(self, repo: git.Repo, script: Path) -> None:
+        assert repo.working_tree_dir is not None
+        self._repo = repo
+        self._git = repo.git
+        self.root = Path(repo.working_tree_dir).resolve()
+        self.script = script.resolve().relative_to(self.root).as_posix()
+        self._git.update_environment(**_environment())
+
+    @classmethod
+    def of(cls, script: Path) -> Repository:
+        """Open the repository around *script*.
+
+        Raises:
+            Unusable: there is none, it has no commit, or the script is not committed.
+        """
+        import git
+
+        try:
+            repository = cls(git.Repo(script.parent, search_parent_directories=True), script)
+        except (git.InvalidGitRepositoryError, git.NoSuchPathError, AssertionError):
+            msg = f"{script} is not in a git repository: run 'git init', then add and commit it"
+            raise Unusable(msg) from None
+        except git.GitCommandNotFound:
+            msg = "git is not installed, or not on the PATH"
+            raise Unusable(msg) from None
+        if repository.committed(repository.script) is None:
+            msg = f"{repository.script} is not committed: add and commit it first"
+            raise Unusable(msg)
+        return repository
+
+    def beside(self, name: str) -> str:
+        """Return the path, from the root, of the file *name* in the script's folder."""
+        return (Path(self.script).parent / name).as_posix()
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def head(self) -> str:
+        """Return the commit that is checked out."""
+        return str(self._git.rev_parse("HEAD"))
+
+    def branch(self) -> str | None:
+        """Return the branch that is checked out; None if HEAD is detached."""
+        return self._try("symbolic-ref", "--quiet", "--short", "HEAD")
+
+    def committed(self, path: str, revision: str = "HEAD") -> str | None:
+        """Return the text of a file in a commit; None if it is not there."""
+        blob = self.blob_of(path, revision)
+        return None if blob is None else self.text(blob)
+
+    def blob_of(self, path: str, revision: str = "HEAD") -> str | None:
+        """Return the blob of a file in a commit; None if it is not there."""
+        return self._try("rev-parse", "--verify", "--quiet", f"{revision}:{path}")
+
+    def tip_of(self, ref: str) -> str | None:
+        """Return the commit that *ref*, a full name, points to; None if there is no such ref."""
+        return self._try("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+
+    def message(self, commit: str) -> str:
+        """Return the message of a commit."""
+        return str(self._call("log", "-1", "--format=%B", commit))
+
+    def blob_in_tree(self, path: str) -> str | None:
+        """Return the blob that a file of the working tree would be; None if there is no such file."""
+        file = self.root / path
+        return self._try("hash-object", "--", str(file)) if file.is_file() else None
+
+    def text(self, blob: str) -> str:
+        """Return the text of a blob, byte for byte, with what is not UTF-8 replaced."""
+        data: bytes = self._git.cat_file("blob", blob, stdout_as_string=False, strip_newline_in_stdout=False)
+        return data.decode(errors="replace")
+
+    def blob(self, text: str) -> str:
+        """Return the blob that *text* is or would be."""
+        return self._with_input(text, "hash-object", "--no-filters", "--stdin")
+
+    def changes(self) -> list[str]:
+        """Return the tracked files that differ from HEAD, staged or not."""
+        options = ("HEAD", "--name-only", "--no-renames", "--ignore-submodules", "-z")
+        listing = self._git.diff(*options) + "\0" + self._git.diff("--cached", *options)
+        return sorted({path for path in listing.split("\0") if path})
+
+    def messages(self, prefix: str) -> list[tuple[str, str, str]]:
+        """Return name, commit and message of every ref below *prefix*."""
+        # A message may hold any character but NUL, so NUL parts the fields and ends the rows.
+        listing = self._git.for_each_ref("--format=%(refname)%00%(objectname)%00%(contents)%00", prefix)
+        fields = listing.split("\0")
+        rows = zip(fields[0::3], fields[1::3], fields[2::3], strict=False)
+        return [(name.strip(), commit, message) for name, commit, message in rows]
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def commit(self, parent: str, files: Mapping[str, str], message: str) -> str:
+        """Write a commit on top of *parent* in which *files* have new text, and return it.
+
+        Neither the index, the working tree nor any ref is touched.
+        """
+        with tempfile.TemporaryDirectory(prefix="autoresearch-index-") as folder:
+            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            with self._git.custom_environment(**index):
+                self._git.read_tree(parent)
+                for path, text in files.items():
+                    blob = self._with_input(text, "hash-object", "-w", "--no-filters", "--stdin")
+                    self._git.update_index(
+                        "--add", "--cacheinfo", f"{self._mode(parent, path)},{blob},{path}"
+                    )
+                tree = self._git.write_tree()
+        return self._with_input(message, "commit-tree", tree, "-p", parent, "-F", "-")
+
+    def move(self, refs: Mapping[str, tuple[str | None, str]]) -> None:
+        """Point each ref from its old to its new commit, all in one transaction or none.
+
+        An old value of None is for a ref that must not exist yet.
+
+        Raises:
+            git.GitCommandError: an old value is not what it was.
+        """
+        updates = [
+            f"create {name} {new}" if old is None else f"update {name} {new} {old}"
+            for name, (old, new) in refs.items()
+        ]
+        self._with_input(
+            "\n".join(["start", *updates, "prepare", "commit", ""]),
+            "update-ref",
+            "-m",
+            "autoresearch",
+            "--stdin",
+        )
+
+    def switch(self, branch: str, *, create: bool) -> None:
+        """Check out *branch*.
+
+        Raises:
+            Unusable: git refuses, for example because another worktree has it.
+        """
+        import git
+
+        try:
+            self._git.checkout(*(["-b"] if create else []), branch, "--quiet")
+        except git.GitCommandError as error:
+            msg = f"cannot check out {branch}: {_last_line(error.stderr)}"
+            raise Unusable(msg) from error
+
+    def refresh(self, *paths: str) -> None:
+        """Bring files of the index and the working tree to what HEAD holds."""
+        self._git.checkout("--quiet", "HEAD", "--", *paths)
+
+    # -- how git is called ------------------------------------------------------------------------
+
+    def _try(self, command: str, *arguments: str) -> str | None:
+        import git
+
+        try:
+            return str(self._call(command, *arguments)).strip() or None
+        except git.GitCommandError:
+            return None
+
+    def _with_input(self, text: str, command: str, *arguments: str) -> str:
+        with tempfile.TemporaryFile() as stream:
+            stream.write(text.encode())
+            stream.seek(0)
+            return str(self._call(command, *arguments, istream=stream)).strip()
+
+    def _call(self, command: str, *arguments: str, **options: Any) -> Any:
+        return self._git.execute(["git", command, *arguments], **options)
+
+    def _mode(self, revision: str, path: str) -> str:
+        entry = str(self._git.ls_tree(revision, "--", path))
+        return entry.split(" ", 1)[0] if entry else "100644"
+
+
+def one_line(text: str, longest: int = 200) -> str:
+    """Return *text* fit for a commit's subject: no control characters, one line, not too long."""
+    line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).split())
+    line = line.encode(errors="replace").decode()
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def _environment() -> dict[str, str]:
+    name, email = IDENTITY
+    environment = {
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": email,
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": email,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_CONFIG_COUNT": str(len(QUIET)),
+        "LC_ALL": "C",
+    }
+    for number, (key, value) in enumerate(QUIET.items()):
+        environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return environment
+
+
+def _last_line(text: str | bytes | None) -> str:
+    lines = (text.decode(errors="replace") if isinstance(text, bytes) else text or "").strip().splitlines()
+    return lines[-1].strip(" '") if lines else "git gave no reason"

@@ -1,0 +1,164 @@
+"""What the user asked for: read once, from options and ini."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pytest
+
+RESEARCH_ONLY = ("trials", "hours", "tag", "agent")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """The options and ini values of one pytest session."""
+
+    script: Path
+    """The experiment, an absolute path."""
+    metric: str
+    direction: Literal["minimize", "maximize"]
+    time_budget: float | None
+    """Seconds of training a run may use; None leaves it to ``prepare.py``."""
+    research: bool
+    """Whether ``--autoresearch`` was given."""
+    agent: str | None
+    """The agent by name; None is one of the project's own or, without one, the tuner."""
+    trials: int | None
+    """Stop after so many trials; None is never."""
+    hours: float | None
+    """Start no trial after so many hours; None is never."""
+    tag: str | None
+    """The campaign; None takes the branch's, or today's."""
+    asked: frozenset[str]
+    """Which of the items ``baseline`` and ``candidate`` the command line names."""
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Self:
+        """Read *config*.
+
+        Raises:
+            pytest.UsageError: a value, or a combination of options, makes no sense.
+        """
+        direction = config.getini("autoresearch_direction")
+        if direction not in ("minimize", "maximize"):
+            msg = f"autoresearch_direction is 'minimize' or 'maximize', not {direction!r}"
+            raise pytest.UsageError(msg)
+        script = config.rootpath / config.getini("autoresearch_experiment")
+        research = config.getoption("autoresearch")
+        settings = cls(
+            script=script,
+            metric=config.getini("autoresearch_metric"),
+            direction=direction,
+            time_budget=config.getoption("autoresearch_time_budget"),
+            research=research,
+            agent=config.getoption("autoresearch_agent"),
+            trials=config.getoption("autoresearch_trials"),
+            hours=config.getoption("autoresearch_hours"),
+            tag=config.getoption("autoresearch_tag"),
+            asked=frozenset({"baseline"}) if research else _asked(config, script),
+        )
+        settings._check(config)
+        return settings
+
+    def header(self) -> list[str]:
+        """Return the lines at the top of a session that runs the experiment."""
+        goal = {"minimize": "lower", "maximize": "higher"}[self.direction]
+        lines = [f"experiment: {self.script.parent.name}/{self.script.name}, {self.metric}, {goal} is better"]
+        return [*lines, "trust: reported, the score is what the script prints; no sandbox"]
+
+    def _check(self, config: pytest.Config) -> None:
+        if self.asked and (config.getoption("dist", "no") != "no" or hasattr(config, "workerinput")):
+            msg = "an experiment needs the machine to itself: run it without -n (or with -n0)"
+            raise pytest.UsageError(msg)
+        if not self.research:
+            for option in RESEARCH_ONLY:
+                if config.getoption(f"autoresearch_{option}") is not None:
+                    msg = f"--autoresearch-{option} needs --autoresearch"
+                    raise pytest.UsageError(msg)
+            return
+        if not self.script.is_file():
+            msg = f"there is no experiment at {self.script}: set autoresearch_experiment in the ini file"
+            raise pytest.UsageError(msg)
+        if config.getoption("lf", False) or config.getoption("failedfirst", False):
+            msg = "--autoresearch starts from the baseline: drop --lf and --ff"
+            raise pytest.UsageError(msg)
+
+
+KEY = pytest.StashKey[Settings]()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option and ini value; :meth:`Settings.of` is the only reader."""
+    group = parser.getgroup("autoresearch", "experiments as tests")
+    group.addoption(
+        "--autoresearch",
+        action="store_true",
+        help="let an agent improve the experiment: propose, measure, judge, commit or drop, until stopped",
+    )
+    option = _Options(group)
+    option(
+        "agent",
+        "NAME",
+        str,
+        "who proposes (default: the hook in conftest.py, else tuner, which needs no key and no network)",
+    )
+    option("trials", "N", _count, "stop after N trials (default: never); 0 measures the baseline only")
+    option("hours", "H", _positive, "start no trial after H hours")
+    option("tag", "TAG", _tag, "the campaign, on branch autoresearch/TAG; continued if it exists")
+    option("time-budget", "SECONDS", _positive, "seconds of training a run may use")
+    parser.addini("autoresearch_experiment", "the script under test", default="experiment/train.py")
+    parser.addini("autoresearch_metric", "the name of the score that the script prints", default="val_bpb")
+    parser.addini("autoresearch_direction", "minimize or maximize", default="minimize")
+
+
+class _Options:
+    def __init__(self, group: pytest.OptionGroup) -> None:
+        self._group = group
+
+    def __call__(self, name: str, metavar: str, kind: Any, text: str) -> None:
+        self._group.addoption(f"--autoresearch-{name}", type=kind, metavar=metavar, help=text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        msg = f"{text!r} is not a number of trials"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        msg = f"{text!r} is not a positive number"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _tag(text: str) -> str:
+    # A tag becomes one component of a ref and of a file name, and git's rules for those are strict.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text):
+        msg = f"{text!r} is not a tag: use letters, digits, '-' and '_', at most 64"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
+
+def _asked(config: pytest.Config, script: Path) -> frozenset[str]:
+    """Which items are named by -k, -m or a path: no other experiment runs, so none trains by accident."""
+    expressions = f"{config.getoption('keyword')} {config.getoption('markexpr')}"
+    asked = {
+        name for name in ("baseline", "candidate") if re.search(rf"\b({name}|experiment)\b", expressions)
+    }
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        for argument in config.args:
+            path, _, item = argument.partition("::")
+            if (config.invocation_params.dir / path).resolve() in (script.resolve(), script.parent.resolve()):
+                asked.add(item or "candidate")
+    return frozenset(asked)
