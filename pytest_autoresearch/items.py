@@ -101,7 +101,7 @@ class ExperimentItem(pytest.Item):
             return Compact(str(error), error.lines)
         if isinstance(error, RunFailed):
             return Compact(str(error), error.tail)
-        if isinstance(error, (Unusable, baseline.Unreadable)):
+        if isinstance(error, (NotKept, Unusable, baseline.Unreadable)):
             return Compact(str(error), ())
         return super().repr_failure(excinfo, style)
 

@@ -46,7 +46,7 @@ class Research:
     def pytest_report_header(self) -> str:
         """Say who works on what, and for how long."""
         trials = self._settings.trials
-        amount = "trials until stopped" if trials is None else f"{trials} trials"
+        amount = "until stopped" if trials is None else f"trials: {trials}"
         return f"campaign: {self.campaign.branch}, agent: {self._agent}, {amount}"
 
     @pytest.hookimpl(wrapper=True, trylast=True)

@@ -52,6 +52,8 @@ def pytest_autoresearch_propose(briefing):
 
 
 LONGEST = 60  # seconds a session may take
+# What the tests themselves need would otherwise be loaded by every session that they start.
+PLUGINS = ("cacheprovider", "hypothesispytest", "pytest_httpserver", "anyio", "platformdirs")
 
 
 class Project:
@@ -110,7 +112,8 @@ class Project:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start pytest and return its process."""
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        without = [argument for name in PLUGINS for argument in ("-p", f"no:{name}")]
+        command = [sys.executable, "-m", "pytest", *without, *arguments]
         own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
         return subprocess.Popen(
             command,

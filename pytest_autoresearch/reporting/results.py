@@ -61,7 +61,8 @@ def summary(campaign: Campaign, metric: str) -> list[str]:
     entries, tag = campaign.ledger.entries, campaign.tag
     counts = Counter(entry.verdict for entry in entries)
     parts = [f"{counts[verdict]} {verdict}" for verdict in STATUS if counts[verdict]]
-    lines = [f"{len(entries)} trials: {', '.join(parts)}" if parts else "no trials yet"]
+    trials = "1 trial" if len(entries) == 1 else f"{len(entries)} trials"
+    lines = [f"{trials}: {', '.join(parts)}" if parts else "no trials yet"]
     kept = [entry for entry in entries if entry.verdict == "kept"]
     lines += [f"  {entry.number:04d}  {entry.score:.4f}  {entry.description}" for entry in kept]
     start, best = campaign.start_score, campaign.incumbent.mean
