@@ -51,9 +51,9 @@ def find(source: str, device: str) -> list[Constant]:
     """Return the constants that *source* holds on *device* (``cuda`` or ``cpu``), in its order.
 
     A constant is a name in UPPER_CASE that the module binds exactly once, to literals or arithmetic
-    of literals. Elements of a tuple are constants of their own, and of
+    of literals. Elements of a tuple are constants of their own, not those of a table, and of
     ``per_device(cuda=..., cpu=...)`` only the part for *device* counts. A value that mentions other
-    names is derived, not a constant. A script that cannot be parsed has none.
+    names or calls anything else is derived, not a constant. A script that cannot be parsed has none.
     """
     tree = _parse(source)
     written = source.encode(errors="replace")
@@ -66,6 +66,9 @@ def find(source: str, device: str) -> list[Constant]:
         if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name) or name in rebound:
             continue
         for element, node in _elements(name, assigned, device):
+            # Written anew, `2 * per_device(...)` would lose what the other device has.
+            if any(isinstance(inner, ast.Call) for inner in ast.walk(node)):
+                continue
             try:
                 value = evaluate(node, {}, device)
             except (Unknown, ZeroDivisionError):
@@ -91,10 +94,14 @@ def replace(source: str, texts: Mapping[str, str], device: str) -> str:
     the part for *device* changes. Raises :class:`KeyError` for a name that is no constant.
     """
     constants = {constant.name: constant for constant in find(source, device)}
+    return splice(source, {constants[name]: text for name, text in texts.items()})
+
+
+def splice(source: str, texts: Mapping[Constant, str]) -> str:
+    """Return *source* with constants that :func:`find` found in it written anew, as :func:`replace`."""
     written = source.encode()
-    for name in sorted(texts, key=lambda name: constants[name].start, reverse=True):
-        constant = constants[name]
-        written = written[: constant.start] + texts[name].encode() + written[constant.end :]
+    for constant in sorted(texts, key=lambda constant: constant.start, reverse=True):
+        written = written[: constant.start] + texts[constant].encode() + written[constant.end :]
     return written.decode()
 
 
@@ -174,7 +181,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _evaluate(node: ast.expr, names: Names, device: str) -> Known:
+def _evaluate(node: ast.expr, names: Names, device: str) -> Known:  # noqa: PLR0911 - one for each kind
     match node:
         case ast.Constant(value=bool() | int() | float() | str() as value):
             return value
@@ -372,7 +379,7 @@ def _elements(name: str, node: ast.expr, device: str) -> Iterator[tuple[str, ast
         yield from _elements(name, chosen, device)
     elif isinstance(node, ast.Tuple):
         for index, element in enumerate(node.elts):
-            yield from _elements(f"{name}[{index}]", element, device)
+            yield f"{name}[{index}]", _per_device(element, device) or element
     else:
         yield name, node
 

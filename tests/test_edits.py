@@ -1,0 +1,86 @@
+"""A proposed change is checked without running it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pytest_autoresearch.agents import edits
+
+INCUMBENT = """from prepare import MAX_SEQ_LEN
+TOTAL_BATCH_SIZE = 4096
+DEVICE_BATCH_SIZE = 16
+tokens = DEVICE_BATCH_SIZE * MAX_SEQ_LEN
+assert TOTAL_BATCH_SIZE % tokens == 0
+"""
+FIXED = "MAX_SEQ_LEN = per_device(cuda=2048, cpu=256)\n"
+
+
+def check(source: str, device: str = "cpu") -> None:
+    edits.check(source, INCUMBENT, device, FIXED)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        INCUMBENT.replace("4096", "8192"),
+        INCUMBENT + "# a word, é and 日本\n",
+        INCUMBENT + "print('\\d', 1 is 1)  # Python warns here\n",
+        INCUMBENT.replace("\n", "\r\n"),
+        "\ufeff" + INCUMBENT,
+        "",
+        "#" * edits.LARGEST,
+        # A SyntaxError where `from __future__ import annotations` holds, as it does in edits.py.
+        "def f(x: (y := 1)): pass\n",
+    ],
+)
+def test_a_sound_change_passes(source: str) -> None:
+    check(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (INCUMBENT, "nothing was changed"),
+        (INCUMBENT.replace("4096", "2**11"), "TOTAL_BATCH_SIZE % tokens == 0 does not hold"),
+        (INCUMBENT.replace("16", "0"), "TOTAL_BATCH_SIZE % tokens == 0 does not hold"),
+        ("X = 1\nY = (\n", "line 2: '(' was never closed"),
+        ("def f():\nreturn 1\n", "line 2: expected an indented block after function definition on line 1"),
+        ("X = 1\nreturn 2\n", "line 2: 'return' outside function"),
+        ("# coding: klingon\n", "unknown encoding: klingon"),
+        ("X = 1\nY = '\ud800'\n", "line 2: not encodable as UTF-8"),
+        ("X = 1\nY = '\0'\n", "line 2: a NUL byte"),
+        ("#" * (edits.LARGEST + 1), "262145 bytes, at most 262144 are allowed"),
+        ("#" + "é" * (edits.LARGEST // 2), "262145 bytes, at most 262144 are allowed"),
+        ("X = " + "1+" * 100_000 + "1", "nested too deeply to compile"),
+        ("X = " + "-" * 100_000 + "1", "nested too deeply to compile"),
+        ("X = " + "(" * 5000 + ")" * 5000, "too many nested parentheses"),
+    ],
+    ids=range(14),
+)
+def test_a_refusal_says_why_in_one_line(source: str, message: str) -> None:
+    with pytest.raises(edits.Refused) as refused:
+        check(source)
+    assert message in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_long_reason_is_shortened() -> None:
+    with pytest.raises(edits.Refused) as refused:
+        check("assert " + " + ".join("1" * 300) + " == 0")
+    assert str(refused.value).endswith("... does not hold")
+    assert len(str(refused.value)) < 250
+
+
+def test_asserts_are_judged_for_the_device() -> None:
+    source = INCUMBENT.replace("4096", "8192")
+    check(source, "cpu")
+    with pytest.raises(edits.Refused, match="does not hold"):
+        check(source, "cuda")
+
+
+def test_a_hostile_assert_is_left_to_the_run() -> None:
+    began = time.perf_counter()
+    check("assert 9**9**9**9 == 1\nassert 'a' * 10**12\nassert open('/etc/passwd')\n")
+    assert time.perf_counter() - began < 1
