@@ -65,8 +65,9 @@ class ExperimentItem(pytest.Item):
 
     def setup(self) -> None:
         """Say how long a run may take, unless the user has told pytest-timeout."""
-        config = self.config
-        if config.pluginmanager.has_plugin("timeout") and not self._has_timeout():
+        if KEY not in self.session.stash:  # --setup-plan
+            return
+        if self.config.pluginmanager.has_plugin("timeout") and not self._has_timeout():
             # func_only, so that git and the agent do not count as training.
             self.add_marker(pytest.mark.timeout(self.experiment.limit, func_only=True))
 

@@ -38,16 +38,16 @@ class Repository:
         Raises:
             Unusable: there is none, it has no commit, or the script is not committed.
         """
-        import git
-
+        try:
+            import git
+        except ImportError as error:  # GitPython looks for git when it is imported
+            msg = "git is not installed, or not on the PATH"
+            raise Unusable(msg) from error
         try:
             repository = cls(git.Repo(script.parent, search_parent_directories=True), script)
-        except (git.InvalidGitRepositoryError, git.NoSuchPathError, AssertionError):
+        except (git.InvalidGitRepositoryError, git.NoSuchPathError, AssertionError) as error:
             msg = f"{script} is not in a git repository: run 'git init', then add and commit it"
-            raise Unusable(msg) from None
-        except git.GitCommandNotFound:
-            msg = "git is not installed, or not on the PATH"
-            raise Unusable(msg) from None
+            raise Unusable(msg) from error
         if repository.committed(repository.script) is None:
             msg = f"{repository.script} is not committed: add and commit it first"
             raise Unusable(msg)

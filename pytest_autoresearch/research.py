@@ -16,7 +16,7 @@ from pytest_autoresearch.experiment import KEY, PROGRAM
 from pytest_autoresearch.items import Baseline, Trial
 from pytest_autoresearch.reporting.live import LiveLine
 from pytest_autoresearch.reporting.results import summary
-from pytest_autoresearch.repository import Repository, one_line
+from pytest_autoresearch.repository import Repository, Unusable, one_line
 
 if TYPE_CHECKING:
     from pytest_autoresearch.settings import Settings
@@ -54,14 +54,17 @@ class Research:
         """Run the baseline as pytest would, then the trials."""
         if KEY not in session.stash:  # only collecting
             return (yield)
-        self.campaign.open()
-        session.testscollected += self._settings.trials or 0  # what the percentage is of
-        result = yield
-        if not session.testsfailed:
-            [item] = session.items
-            assert isinstance(item, Baseline)
-            self.campaign.begin(session.stash[KEY], tuple(item.measured))
-            self._conduct(session, item)
+        try:
+            self.campaign.open()
+            session.testscollected += self._settings.trials or 0  # what the percentage is of
+            result = yield
+            if not session.testsfailed:
+                [item] = session.items
+                assert isinstance(item, Baseline)
+                self.campaign.begin(session.stash[KEY], tuple(item.measured))
+                self._conduct(session, item)
+        except Unusable as error:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         session.testscollected = len(session.items)
         return result
 

@@ -81,6 +81,10 @@ class Settings:
                     msg = f"--autoresearch-{option} needs --autoresearch"
                     raise pytest.UsageError(msg)
             return
+        script = self.script.resolve()
+        if others := [path.name for path, _ in _paths(config) if path not in (script, script.parent)]:
+            msg = f"--autoresearch runs {script.name} alone: drop {', '.join(others)}"
+            raise pytest.UsageError(msg)
         if not self.script.is_file():
             msg = f"there is no experiment at {self.script}: set autoresearch_experiment in the ini file"
             raise pytest.UsageError(msg)
@@ -154,11 +158,18 @@ def _asked(config: pytest.Config, script: Path) -> frozenset[str]:
     """Which items are named by -k, -m or a path: no other experiment runs, so none trains by accident."""
     expressions = f"{config.getoption('keyword')} {config.getoption('markexpr')}"
     asked = {
-        name for name in ("baseline", "candidate") if re.search(rf"\b({name}|experiment)\b", expressions)
+        name
+        for name in ("baseline", "candidate")
+        if re.search(rf"(?<!\bnot )\b({name}|experiment)\b", expressions)
     }
-    if config.args_source is pytest.Config.ArgsSource.ARGS:
-        for argument in config.args:
-            path, _, item = argument.partition("::")
-            if (config.invocation_params.dir / path).resolve() in (script.resolve(), script.parent.resolve()):
-                asked.add(item or "candidate")
+    script = script.resolve()
+    asked.update(item or "candidate" for path, item in _paths(config) if path in (script, script.parent))
     return frozenset(asked)
+
+
+def _paths(config: pytest.Config) -> list[tuple[Path, str]]:
+    """The paths on the command line, each with the item that stands behind its first ``::``."""
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        return []
+    parts = [argument.partition("::") for argument in config.args]
+    return [((config.invocation_params.dir / path).resolve(), item) for path, _, item in parts]

@@ -19,7 +19,7 @@ SLOW = "import time, sys; sys.stdout.flush(); time.sleep(60)  # "
         (PRINT, 'print("val_bpb: nan") #', "crashed", "val_bpb is nan"),
         (PRINT, 'print("val_bpb: -inf") #', "crashed", "val_bpb is -inf"),
         (PRINT, 'print("val_bpb: good") #', "crashed", "val_bpb is good"),
-        (PRINT, 'import time; time.sleep(60) #', "timeout", "still running after 2 s, its limit"),
+        (PRINT, "import time; time.sleep(60) #", "timeout", "still running after 2 s, its limit"),
         ("LR = 0.04", "LR = (", "refused", "line 3: '(' was never closed"),
         ("LR = 0.04", "LR = 0.04; assert LR > 1", "refused", "LR > 1"),
         ("LR = 0.04", "LR = 0.04 #" + "x" * 300_000, "refused", "bytes, at most 262144 are allowed"),

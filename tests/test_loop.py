@@ -79,7 +79,9 @@ def test_a_campaign_is_continued_under_its_tag(project: Project) -> None:
     project.research("--autoresearch-trials=1").exits(0).decides("kept")
     project.git("checkout", "--quiet", "main")
     session = project.research().exits(0).decides("kept", "discarded", "kept")
-    session.shows("::baseline PASSED (0.9700, stored 0.9700", "trial[0002-", "trial[0003-", "0.9800 -> 0.9650")
+    session.shows(
+        "::baseline PASSED (0.9700, stored 0.9700", "trial[0002-", "trial[0003-", "0.9800 -> 0.9650"
+    )
     session.hides("trial[0001-")
 
 

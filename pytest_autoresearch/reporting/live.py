@@ -51,7 +51,7 @@ class LiveLine:
         if self._terminal:
             self._next = time.monotonic() + REDRAW
             self._drawn = True
-            self._draw(fit(f"  {text}", self._reporter._tw.fullwidth - 1))  # noqa: SLF001 - no public way
+            self._draw(f"  {text}")
         else:
             self._next = time.monotonic() + HEARTBEAT
             with self._uncaptured():
@@ -60,11 +60,13 @@ class LiveLine:
                 self._reporter.currentfspath = -2
 
     def _draw(self, text: str) -> None:
-        column = self._reporter._tw.width_of_current_line  # noqa: SLF001 - no public way
+        writer = self._reporter._tw  # noqa: SLF001 - there is no public way to the widths
+        column = writer.width_of_current_line
         # Relative motion, so that it does not matter whether the screen scrolled.
         back = "\x1b[A\r" + (f"\x1b[{column}C" if column else "")
-        dim = f"\x1b[2m{text}\x1b[22m" if text else ""
-        with self._uncaptured():
+        with self._uncaptured():  # under capture there is no terminal to ask for its width
+            text = fit(text, writer.fullwidth - 1)
+            dim = f"\x1b[2m{text}\x1b[22m" if text else ""
             # Unlike write, write_raw leaves pytest's count of columns alone.
             self._reporter.write_raw(f"\n\r\x1b[K{dim}{back}", flush=True)
 

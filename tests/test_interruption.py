@@ -1,0 +1,116 @@
+"""Ctrl-C, SIGTERM and SIGHUP leave no process, a clean tree and a campaign that goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.project import SCRIPT, Project
+
+# The second trial trains for a minute, with a child in its own session as data loaders have.
+HANGS = """LR = 0.05
+import os, subprocess, sys, time
+if LR > 0.055:
+    sys.stdout.flush()
+    child = subprocess.Popen(["sleep", "61"], start_new_session=True)
+    open(os.environ["HOME"] + "/pids", "w").write(f"{os.getpid()} {child.pid}")
+    time.sleep(60)
+"""
+FIRST = ("LR = 0.04", HANGS)
+SECOND = ("LR = 0.05", "LR = 0.06")
+
+
+def interrupt(project: Project, number: int) -> tuple[int, str]:
+    """Send a signal in the middle of the second trial's run, and return exit code and screen."""
+    marker = project.path / "pids"
+    with project.start("--autoresearch", "--autoresearch-tag=t", HOME=str(project.path)) as process:
+        while not (marker.exists() and len(marker.read_text().split()) == 2):
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            time.sleep(0.05)
+        process.send_signal(number)
+        screen, _ = process.communicate(timeout=20)
+    return process.returncode, screen
+
+
+def assert_dead(marker: Path) -> None:
+    deadline = time.monotonic() + 5
+    for pid in map(int, marker.read_text().split()):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, f"process {pid} is alive"
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+def test_a_stopped_campaign_is_whole(project: Project, number: signal.Signals) -> None:
+    project.proposes(FIRST, SECOND)
+    code, screen = interrupt(project, number)
+    assert code == 2, screen
+    assert "1 kept" in screen
+    assert_dead(project.path / "pids")
+    assert project.is_clean()
+    assert [entry["verdict"] for entry in project.ledger()] == ["kept"]
+    assert sorted(project.refs()) == ["0000", "0001"]
+    (project.path / "pids").unlink()
+    # The agent now has something else to say.
+    project.proposes(FIRST, ("BATCH = 64", "BATCH = 32")).research().exits(0).decides("kept", "kept")
+
+
+def test_a_killed_pytest_takes_its_run_along(project: Project) -> None:
+    project.proposes(FIRST, ("LR = 0.05", "LR = 0.06"))
+    code, _ = interrupt(project, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    script, child = (project.path / "pids").read_text().split()
+    os.kill(int(child), signal.SIGKILL)  # in a session of its own it outlives a kill -9
+    (project.path / "pids").write_text(script)
+    assert_dead(project.path / "pids")
+    assert project.is_clean()
+    assert sorted(project.refs()) == ["0000", "0001"]
+
+
+def test_a_reproduction_can_be_stopped_too(project: Project) -> None:
+    project.research("--autoresearch-trials=0").exits(0)
+    project.script.write_text(SCRIPT + HANGS.replace("LR = 0.05", "LR = 0.06"))
+    marker = project.path / "pids"
+    with project.start("experiment/train.py", HOME=str(project.path)) as process:
+        while not (marker.exists() and len(marker.read_text().split()) == 2):
+            time.sleep(0.05)
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert_dead(marker)
+
+
+def test_a_keep_that_did_not_reach_the_working_tree_is_finished(project: Project) -> None:
+    project.proposes(("LR = 0.04", "LR = 0.05")).research().exits(0)
+    # What a kill between the ref transaction and the working tree leaves.
+    project.git("checkout", "HEAD^", "--", "experiment")
+    assert not project.is_clean()
+    project.research().exits(0).decides("kept").leaves_clean()
+    assert "LR = 0.05" in project.script.read_text()
+
+
+def test_signals_wait_for_git(project: Project) -> None:
+    slow = "import time\n\ndef pytest_autoresearch_decided(entry):\n    print(entry.number)\n"
+    project.proposes(*[("LR = 0.04", f"LR = 0.04{number:03}") for number in range(1, 400)])
+    conftest = project.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + slow)
+    project.commit()
+    with project.start("--autoresearch", "--autoresearch-tag=t") as process:
+        time.sleep(4)
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 2
+    entries, refs = project.ledger(), project.refs()
+    assert len(entries) > 3
+    assert [entry["commit"] for entry in entries] == [refs[f"{entry['number']:04d}"] for entry in entries]
+    assert len(refs) == 1 + len(entries)
+    assert project.is_clean()
+    subprocess.run(["git", "fsck", "--strict"], cwd=project.path, check=True, capture_output=True)

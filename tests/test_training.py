@@ -1,0 +1,158 @@
+"""train.py run for real: what it prints, that it learns, and how it fails."""
+
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.experiment_files import EXPERIMENT, cache, prepare, run
+
+__all__ = ["cache", "prepare"]  # fixtures
+
+SUMMARY = [
+    *("val_bpb", "training_seconds", "total_seconds", "peak_vram_mb"),
+    *("total_tokens_M", "num_steps", "num_params_M", "depth"),
+]
+SMALL = {"DEPTH": "2", "TOTAL_BATCH_SIZE": "2**9", "DEVICE_BATCH_SIZE": "2"}  # a step is soon done
+
+
+def changed(folder: Path, constants: dict[str, str]) -> Path:
+    """A copy of the script with other values for some of its constants."""
+    source = (EXPERIMENT / "train.py").read_text()
+    for name, value in constants.items():
+        source, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE)
+        assert count == 1
+    shutil.copy(EXPERIMENT / "prepare.py", folder)
+    (folder / "train.py").write_text(source)
+    return folder / "train.py"
+
+
+def summary(stdout: str) -> dict[str, float]:
+    lines = stdout.partition("---\n")[2].splitlines()
+    return {name: float(value) for name, value in (line.split(":") for line in lines)}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prepare")
+def test_it_learns_within_its_budget_and_says_how_it_went(tmp_path: Path, cache: Path) -> None:
+    script = changed(tmp_path, SMALL)
+    result = run(script, cache=cache, AUTORESEARCH_TIME_BUDGET="2")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    figures = summary(result.stdout)
+    assert list(figures) == SUMMARY
+    assert (
+        0.5 < figures["val_bpb"] < 3.4
+    )  # untrained, each target costs log2 of the vocabulary: more than 3.5
+    assert 2.0 <= figures["training_seconds"] < 3.0
+    assert figures["total_tokens_M"] == round(figures["num_steps"] * 2**9 / 1e6, 1)
+    assert 100 < figures["peak_vram_mb"] < 4000
+    line = r"step \d{5} \(\d+\.\d%\) \| loss: \d+\.\d{6} \| lrm: \d\.\d\d \| dt: \d+ms"
+    line += r" \| tok/sec: [\d,]+ \| epoch: 1 \| remaining: \d+s *"
+    progress = [text for text in result.stdout.splitlines() if text.startswith("step")]
+    assert 2 <= len(progress) <= 35  # some ten a second of 2 to 3
+    assert all(re.fullmatch(line, text) for text in progress)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prepare")
+@pytest.mark.parametrize(
+    "constants",
+    [
+        {"WINDOW_PATTERN": '"SL"', "DEPTH": "3", "SOFTCAP": "0"},
+        {
+            "ASPECT_RATIO": "9",
+            "HEAD_DIM": "8",
+            "DEPTH": "1",
+            "WARMUP_RATIO": "0.5",
+        },  # width 16, less than the gate
+        {"TOTAL_BATCH_SIZE": "2**8"},  # fewer rows than DEVICE_BATCH_SIZE allows
+        {"DTYPE": '"bfloat16"', "DEVICE_BATCH_SIZE": "1", "WARMDOWN_RATIO": "0.0"},  # two micro-steps
+    ],
+    ids=["windows", "odd-width", "one-row", "bfloat16"],
+)
+def test_other_shapes_run_too(tmp_path: Path, cache: Path, constants: dict[str, str]) -> None:
+    script = changed(tmp_path, SMALL | constants)
+    result = run("-c", quick(script), cache=cache, AUTORESEARCH_TIME_BUDGET="0.2")
+    assert result.returncode == 0, result.stderr
+    assert math.isfinite(summary(result.stdout)["val_bpb"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prepare")
+def test_an_exploding_loss_ends_the_run(tmp_path: Path, cache: Path) -> None:
+    script = changed(tmp_path, SMALL | {"UNEMBEDDING_LR": "1e30", "EMBEDDING_LR": "1e30", "SOFTCAP": "0"})
+    result = run(script, cache=cache)
+    assert result.returncode == 1
+    assert re.fullmatch(r"FAIL: the loss is \S+ at step \d+", result.stdout.splitlines()[-1])
+    assert "Traceback" not in result.stderr
+
+
+def test_impossible_constants_are_refused_at_once(tmp_path: Path, cache: Path) -> None:
+    impossible = [("TOTAL_BATCH_SIZE", 1000), ("DEVICE_BATCH_SIZE", 3), ("HEAD_DIM", 7), ("DEPTH", 0)]
+    for name, value in impossible:
+        script = changed(tmp_path, {name: str(value)}).rename(tmp_path / f"{name}.py")
+        script.write_text(
+            script.read_text().replace("began = ", "raise SystemExit('refused too late')\nbegan = ")
+        )
+    refused = """
+import runpy, sys
+for name in sys.argv[1:]:
+    try:
+        runpy.run_path(name)
+    except AssertionError:
+        print("refused")
+"""
+    result = run("-c", refused, *(tmp_path / f"{name}.py" for name, _ in impossible), cache=cache)
+    assert result.stdout.split() == ["refused"] * len(impossible), result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prepare")
+def test_warming_up_leaves_no_trace_on_the_model(tmp_path: Path, cache: Path) -> None:
+    before, _, _ = changed(tmp_path, SMALL).read_text().partition("warm_up()\nseconds")
+    code = """
+weights = [p.detach().clone() for p in model.parameters()]
+warm_up()
+assert all(map(torch.equal, weights, model.parameters()))
+assert all(p.grad is None for p in model.parameters())
+assert not adamw.state and not muon.state
+"""
+    (tmp_path / "warm.py").write_text(before + code)
+    result = run(tmp_path / "warm.py", cache=cache)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prepare")
+def test_the_model_looks_only_backwards(tmp_path: Path, cache: Path) -> None:
+    constants = {"WINDOW_PATTERN": '"SSL"', "DEPTH": "4", "TOTAL_BATCH_SIZE": "2**9"}
+    before, _, _ = changed(tmp_path, constants).read_text().partition("warm_up()\nseconds")
+    code = """
+for p in model.parameters():
+    torch.nn.init.normal_(p, std=0.3)
+tokens = torch.arange(MAX_SEQ_LEN)[None]
+other = tokens.clone()
+other[0, 200:] = 7
+with torch.no_grad():
+    assert torch.allclose(model(tokens)[0, :200], model(other)[0, :200], atol=1e-5)
+    assert not torch.allclose(model(tokens)[0, 200:], model(other)[0, 200:], atol=1e-1)
+exported = torch.export.export(model, (tokens,)).module()
+assert torch.allclose(exported(tokens), model(tokens), atol=1e-4)
+"""
+    (tmp_path / "causal.py").write_text(before + code)
+    result = run(tmp_path / "causal.py", cache=cache)
+    assert result.returncode == 0, result.stderr
+
+
+def quick(script: Path) -> str:
+    """The script with fewer rows to score."""
+    return f"""
+import runpy, sys
+sys.path.insert(0, {str(script.parent)!r})
+import prepare
+prepare.EVAL_TOKENS = 4 * prepare.MAX_SEQ_LEN
+runpy.run_path({str(script)!r}, run_name="__main__")
+"""
