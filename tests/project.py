@@ -51,7 +51,7 @@ def pytest_autoresearch_propose(briefing):
 """
 
 
-LONGEST = 60  # seconds a session may take
+LONGEST = 120  # seconds a session may take
 # What the tests themselves need would otherwise be loaded by every session that they start.
 PLUGINS = ("cacheprovider", "hypothesispytest", "pytest_httpserver", "anyio", "platformdirs")
 

@@ -22,7 +22,7 @@ import time
 for step in range(8):
     line = f"step {step:05d} ({step * 12.5}%) | loss: 4.1 | tok/sec: 19,504 | remaining: {8 - step}s"
     print("\\r" + line, end="", flush=True)
-    time.sleep(0.15)
+    time.sleep(0.06)
 print()
 print("val_bpb: 1.5")
 """
@@ -59,10 +59,14 @@ def watch(project: Project, *arguments: str, columns: int = 80) -> tuple[list[st
     return live, [line.rstrip() for line in screen.display if line.strip()], os.waitstatus_to_exitcode(status)
 
 
-@pytest.mark.parametrize("columns", [80, 40])
-def test_it_is_redrawn_in_place_and_gone_at_the_end(pytester: pytest.Pytester, columns: int) -> None:
+@pytest.mark.parametrize(("columns", "options"), [(80, ()), (40, ()), (80, ("-s",))])
+def test_it_is_redrawn_in_place_and_gone_at_the_end(
+    pytester: pytest.Pytester, columns: int, options: tuple[str, ...]
+) -> None:
     project = Project(pytester, script=SLOW)
-    live, screen, code = watch(project, "--autoresearch", "--autoresearch-trials=0", columns=columns)
+    live, screen, code = watch(
+        project, "--autoresearch", "--autoresearch-trials=0", *options, columns=columns
+    )
     assert code == 0, screen
     assert len(set(live)) >= 3
     assert [line for line in live if not line.startswith("  step 0000") or len(line) >= columns] == []

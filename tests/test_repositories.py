@@ -97,7 +97,11 @@ def test_a_campaign_of_another_platform_is_refused(project: Project) -> None:
     session.hides("Traceback", "INTERNALERROR", "::trial")
 
 
-@pytest.mark.parametrize("name", ["experiment/train.py", "experiment/prepare.py", "experiment/baseline.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["experiment/train.py", "experiment/prepare.py", "experiment/baseline.json"],
+    ids=["script", "fixed", "record"],
+)
 def test_work_of_the_user_in_the_middle_is_not_overwritten(project: Project, name: str) -> None:
     meddle = f"""
 

@@ -79,6 +79,7 @@ def test_the_working_tree_does_not_count(measured: Project) -> None:
         ('{"version": 1, "platforms": [{}]}', "baseline.json cannot be read (KeyError"),
         ("[]", "baseline.json cannot be read (TypeError"),
     ],
+    ids=["torn", "version", "empty", "list"],
 )
 def test_a_torn_record_is_one_line(measured: Project, text: str, reason: str) -> None:
     measured.script.with_name("baseline.json").write_text(text)

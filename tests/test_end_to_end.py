@@ -1,0 +1,43 @@
+"""The main job on the real experiment, in seconds instead of minutes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.project import Project
+
+ROOT = Path(__file__).parent.parent
+BUDGET = "--autoresearch-time-budget=2"
+
+
+@pytest.mark.slow
+def test_the_tuner_researches_a_real_model(project: Project) -> None:
+    shutil.rmtree(project.script.parent)
+    shutil.copytree(ROOT / "experiment", project.script.parent, ignore=shutil.ignore_patterns("__pycache__"))
+    project.commit("Bring the real experiment")
+    session = project.research(BUDGET, "--autoresearch-trials=2").exits(0).leaves_clean()
+    session.shows(
+        "prepared in", "::baseline PASSED", "trial[0001-depth-4-2]", "trial[0002-aspect-ratio-16-8]"
+    )
+    [record] = project.records
+    assert record["platform"]["time_budget"] == "2"
+    assert record["platform"]["device"] == "cpu"
+    assert 1.5 < project.ledger()[0]["baseline"] < 3.5
+    for entry in project.ledger():
+        [run] = entry["measurements"]
+        assert run["steps"] > 1
+        assert 2 <= run["training_seconds"] < 6
+    assert len(project.rows()) == 4
+    project.pytest("-k", "baseline", BUDGET).exits(0).shows("::baseline PASSED")
+
+
+def test_one_word_selects_the_reproduction_alone() -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-k", "baseline"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = [line for line in done.stdout.splitlines() if "::" in line]
+    assert found == ["experiment/train.py::baseline"]
