@@ -225,7 +225,8 @@ class Trial(ExperimentItem):
         """
         self.decision = self._decide()
         self.autoresearch_outcome = self.decision.verdict, self.decision.reason
-        self.note(verdict=self.decision.verdict, trial=self.number, description=self.proposal.description)
+        self.note(trial=self.number, description=self.proposal.description)
+        self.note(verdict=self.decision.verdict, reason=self.decision.reason)
         for run in self.decision.measurements:
             self.note(**{self.experiment.settings.metric: run.score})
         if self.decision.verdict != "kept":

@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from error
         config.args = [f"{chosen.script}::baseline"]
     if chosen.asked and config.getoption("verbose", None) == 0:  # no such option under -p no:terminal
-        config.option.verbose = 2  # a line an item, with its whole reason; -q still gives a letter each
+        config.option.verbose = 1  # a line an item, with its figures; -q still gives a letter each
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -108,11 +108,11 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if call.when == "call" and (outcome := getattr(item, "autoresearch_outcome", None)):
-        word, reason = outcome
         report.autoresearch = outcome  # type: ignore[attr-defined]  # for pytest_report_teststatus
-        if word not in ("passed", "kept"):
+        if outcome[0] not in ("passed", "kept"):
             # An expected failure, as xfail reports it: -x, --lf, JUnit and the exit code know what to do.
-            report.outcome, report.wasxfail = "skipped", reason
+            # Its reason is empty, for pytest shows only what is left of one at the end of a line.
+            report.outcome, report.wasxfail = "skipped", ""
     return report
 
 
@@ -124,6 +124,4 @@ def pytest_report_teststatus(
         return None
     word, reason = outcome
     letter, markup = SHOWN[word]
-    # pytest itself adds the reason of an expected failure.
-    shown = f"{word.upper()} ({reason})" if report.passed else word.upper()
-    return word, letter, (shown, markup)
+    return word, letter, (f"{word.upper()} ({reason})", markup)

@@ -19,16 +19,16 @@ def test_junit_holds_every_trial(project: Project) -> None:
     first, kept, dropped, crashed = suite
     assert first.get("name") == "baseline"
     assert properties(kept) == {
-        "verdict": "kept",
         "trial": "1",
+        "verdict": "kept",
+        "reason": "0.9700, -0.0100, more than the noise of 0.0000",
         "description": "LR = 0.04 -> LR = 0.05",
         "val_bpb": "0.97",
     }
     assert properties(dropped)["val_bpb"] == "0.99"
     assert "val_bpb" not in properties(crashed)
-    skipped = dropped.find("skipped")
-    assert skipped is not None
-    assert skipped.get("message") == "0.9900, +0.0200, no better"
+    assert properties(dropped)["reason"] == "0.9900, +0.0200, no better"
+    assert dropped.find("skipped") is not None
 
 
 def properties(case: ET.Element) -> dict[str | None, str | None]:
@@ -81,3 +81,11 @@ def test_a_run_inherits_no_key(project: Project) -> None:
         """
     ).commit()
     project.research("--autoresearch-trials=0", ANTHROPIC_API_KEY="secret", GITHUB_TOKEN="secret").exits(0)  # noqa: S106
+
+
+def test_a_narrow_screen_has_the_whole_reason(project: Project) -> None:
+    # pytest itself shortens the reason of an expected failure, down to nothing.
+    session = project.proposes(("LR = 0.04", "raise ValueError('of a rather long kind')")).research(
+        COLUMNS="60"
+    )
+    session.shows("CRASHED (exit code 1: ValueError: of a rather long kind)")
