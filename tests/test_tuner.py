@@ -210,6 +210,18 @@ def test_every_constant_is_first_moved_once_integers_one_step_down() -> None:
     ]
 
 
+def test_a_step_down_that_was_kept_is_taken_once_more() -> None:
+    def smaller_batches(known: Mapping[str, Value]) -> float:
+        return float(known["TOTAL_BATCH_SIZE"]) / 2**12
+
+    run = campaign(smaller_batches, 8)
+    descriptions = [proposal.description for proposal in run.proposals]
+    first = descriptions.index("TOTAL_BATCH_SIZE 2**12 -> 2**11")
+    assert descriptions[first + 1] == "TOTAL_BATCH_SIZE 2**11 -> 2**10"
+    # At the lowest of its range it ends; so it does where the next step is not kept.
+    assert not descriptions[first + 2].startswith("TOTAL_BATCH_SIZE")
+
+
 def test_screening_starts_from_the_incumbent_and_minds_other_agents() -> None:
     start = constants.values(SCRIPT, "cpu")
     history = [entry(1, start | {"DEPTH": 3, "SOFTCAP": 9.0}), entry(2, start | {"ASPECT_RATIO": 128})]

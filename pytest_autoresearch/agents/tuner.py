@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_autoresearch.agents.briefing import Briefing
     from pytest_autoresearch.agents.constants import Constant
-    from pytest_autoresearch.ledger import Value
+    from pytest_autoresearch.ledger import Entry, Value
 
 Scale = Literal["octave", "integer", "log", "complement", "linear", "choice"]
 
@@ -55,8 +55,9 @@ class Tuner:
 
     **What is proposed.** First every constant is moved once, alone. Integers come first, in the
     order of the script and one step down, an octave or half: under a fixed time budget a cheaper
-    step buys more steps, which was the first large gain of upstream's own session on an H100. Then
-    the others, at random. After that one or two constants a trial are free around the incumbent
+    step buys more steps, which was the first large gain of upstream's own session on an H100; a step
+    down that was kept is taken once more (the pattern move of Hooke and Jeeves, 1961). Then the
+    others, at random. After that one or two constants a trial are free around the incumbent
     and come from TPE (Bergstra et al., 2011; Optuna's is multivariate), which learns their good
     values from the whole history, whoever proposed it; what crashed, ran out of time or was refused
     counts as worse than any score. Floats have three significant digits, of 1-β for a β. Nothing is
@@ -257,6 +258,8 @@ def _moves(
     if not axes:
         return
     start = constants.values(briefing.start, briefing.platform.get("device", "cpu"))
+    if briefing.history and briefing.history[-1].verdict == "kept":
+        yield from _again(briefing.history, axes, start)
     for axis in sorted(axes, key=lambda axis: axis.scale not in _WHOLE):
         seen = {entry.constants.get(axis.name, start[axis.name]) for entry in briefing.history}
         if seen <= {start[axis.name]}:
@@ -269,6 +272,19 @@ def _moves(
     for _ in range(200):
         free = rng.sample(axes, k=min(len(axes), rng.choice((1, 2))))
         yield from _draws(by_chance, free, 1)
+
+
+def _again(
+    history: Sequence[Entry], axes: Sequence[_Axis], start: Mapping[str, Value]
+) -> Iterator[Mapping[str, Value]]:
+    """Yield one more step down, if that is what the last trial was kept for."""
+    kept = [start, *(entry.constants for entry in history if entry.verdict == "kept")]
+    before, now = kept[-2:]
+    moved = [axis for axis in axes if before.get(axis.name) != now.get(axis.name)]
+    if len(moved) == 1 and (name := moved[0].name) in before and name in now:
+        lower = moved[0].step_down(now[name])
+        if lower is not None and moved[0].step_down(before[name]) == now[name]:
+            yield {name: lower}
 
 
 def _first_moves(briefing: Briefing, axis: _Axis, value: Value) -> Iterator[Mapping[str, Value]]:
