@@ -70,6 +70,7 @@ class Project:
         if prepare is not None:
             self.script.with_name("prepare.py").write_text(prepare)
         self.script.with_name("program.md").write_text("Lower val_bpb.\n")
+        (self.path / ".gitignore").write_text("__pycache__/\n")
         self.git("init", "--quiet", "--initial-branch=main")
         self.commit()
 

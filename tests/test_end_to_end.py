@@ -20,7 +20,9 @@ def test_the_tuner_researches_a_real_model(project: Project) -> None:
     shutil.rmtree(project.script.parent)
     shutil.copytree(ROOT / "experiment", project.script.parent, ignore=shutil.ignore_patterns("__pycache__"))
     project.commit("Bring the real experiment")
-    session = project.research(BUDGET, "--autoresearch-trials=2").exits(0).leaves_clean()
+    cache = str(project.path / ".autoresearch" / "cache")
+    session = project.research(BUDGET, "--autoresearch-trials=2", AUTORESEARCH_CACHE=cache).exits(0)
+    session.leaves_clean()
     session.shows(
         "prepared in", "::baseline PASSED", "trial[0001-depth-4-2]", "trial[0002-aspect-ratio-16-8]"
     )
@@ -33,7 +35,7 @@ def test_the_tuner_researches_a_real_model(project: Project) -> None:
         assert run["steps"] > 1
         assert 2 <= run["training_seconds"] < 6
     assert len(project.rows()) == 4
-    project.pytest("-k", "baseline", BUDGET).exits(0).shows("::baseline PASSED")
+    project.pytest("-k", "baseline", BUDGET, AUTORESEARCH_CACHE=cache).exits(0).shows("::baseline PASSED")
 
 
 def test_one_word_selects_the_reproduction_alone() -> None:
