@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 from collections.abc import Mapping
 from typing import Any, Self
 
+from pytest_autoresearch import judge
+from pytest_autoresearch.agents.briefing import Direction
 from pytest_autoresearch.judge import Noise
-from pytest_autoresearch.measuring.measurement import Measurement
+from pytest_autoresearch.measuring.measurement import Measurement, mean_score
 
 VERSION = 1
 
@@ -40,13 +41,21 @@ class Record:
         cls, platform: Mapping[str, str], metric: str, commit: str, blob: str, runs: tuple[Measurement, ...]
     ) -> Self:
         """Return the record of a platform's first baseline, from at least two runs of one script."""
-        scores = [run.score for run in runs]
-        return cls(platform, metric, commit, blob, runs, statistics.fmean(scores), Noise.of(scores))
+        noise = Noise.of([run.score for run in runs])
+        return cls(platform, metric, commit, blob, runs, mean_score(runs), noise)
 
     def improved(self, commit: str, blob: str, runs: tuple[Measurement, ...]) -> Self:
         """Return the record after a kept trial."""
-        mean = statistics.fmean(run.score for run in runs)
-        return dataclasses.replace(self, commit=commit, blob=blob, measurements=runs, mean=mean)
+        return dataclasses.replace(self, commit=commit, blob=blob, measurements=runs, mean=mean_score(runs))
+
+    def judge(self, score: float, direction: Direction) -> judge.Judgement:
+        """Judge one run of another script against this baseline."""
+        return judge.judge([score], self.mean, len(self.measurements), self.noise, direction)
+
+    @property
+    def tolerance(self) -> float:
+        """How far a fresh run may lie from the mean for the figure to have reproduced."""
+        return judge.tolerance(self.noise, len(self.measurements))
 
     def is_of(self, platform: Mapping[str, str], metric: str) -> bool:
         """Tell whether the record was measured on *platform*, for *metric*."""
@@ -59,8 +68,8 @@ class Record:
             "metric": self.metric,
             "commit": self.commit,
             "blob": self.blob,
-            "mean": round(self.mean, 6),
-            "spread": round(self.noise.spread, 6),
+            "mean": _ten_digits(self.mean),
+            "spread": _ten_digits(self.noise.spread),
             "spread_runs": self.noise.runs,
             "measurements": [run.to_json() for run in self.measurements],
         }
@@ -108,3 +117,7 @@ def write(records: list[Record], new: Record) -> str:
     others = [record for record in records if not record.is_of(new.platform, new.metric)]
     entries = [record.to_json() for record in [*others, new]]
     return json.dumps({"version": VERSION, "platforms": entries}, indent=2) + "\n"
+
+
+def _ten_digits(figure: float) -> float:
+    return float(f"{figure:.10g}")

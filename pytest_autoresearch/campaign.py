@@ -8,32 +8,33 @@ on top of the incumbent it was judged against; the kept ones are the branch.
 from __future__ import annotations
 
 import json
-import statistics
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_autoresearch import baseline
 from pytest_autoresearch.agents import constants
+from pytest_autoresearch.agents.edits import LARGEST
 from pytest_autoresearch.experiment import FIXED, RECORDS, Experiment
 from pytest_autoresearch.ledger import (
+    Decision,
     Entry,
     Ledger,
+    Value,
     measurement_trailers,
     parse_measurements,
     trailer_name,
     trailers_of,
 )
+from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
+from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.reporting.results import Results, baseline_row, trial_row
-from pytest_autoresearch.repository import Repository, Unusable, one_line
+from pytest_autoresearch.repository import Repository, Unusable
 from pytest_autoresearch.signals import deferred
 
 if TYPE_CHECKING:
     from pytest_autoresearch.agents.briefing import Proposal
-    from pytest_autoresearch.items import Decision
-    from pytest_autoresearch.measuring.measurement import Measurement
-
-LARGEST_SOURCE = 256 << 10  # characters of a proposal that is refused but still worth a commit
 
 
 class Campaign:
@@ -67,6 +68,19 @@ class Campaign:
         if changed and not self._is_unfinished_keep(changed):
             msg = f"uncommitted changes in {', '.join(changed[:3])}: commit or stash them first"
             raise Unusable(msg)
+        if self._results_path.exists() and not self._is_results():
+            msg = f"{self._results_path.name} is not a campaign's: move it away first"
+            raise Unusable(msg)
+
+    def _is_results(self) -> bool:
+        """Tell whether ``results.tsv`` can be written over: its first row is the opening of a campaign."""
+        rows = self._results_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if len(rows) < 2:
+            return False
+        known = self.repository.messages("refs/autoresearch/")
+        return rows[1].partition("\t")[0] in {
+            commit[:7] for name, commit, _ in known if name.endswith("/0000")
+        }
 
     def _is_unfinished_keep(self, changed: list[str]) -> bool:
         """Tell whether the branch has moved to a kept trial, and the working tree has not followed."""
@@ -77,39 +91,45 @@ class Campaign:
             return False
         return all(repository.blob_in_tree(path) == repository.blob_of(path, "HEAD^") for path in changed)
 
-    def open(self) -> None:
+    @property
+    def revision(self) -> str:
+        """Where the campaign goes on: the tip of its branch or, for a new tag, what is checked out."""
+        tip = self.repository.tip_of(f"refs/heads/{self.branch}")
+        return self.repository.head() if tip is None else tip
+
+    def open(self, experiment: Experiment) -> None:
         """Check out the campaign's branch: at its tip or, for a new tag, here.
 
         Raises:
-            Unusable: git refuses.
-        """
-        if changed := self.repository.changes():
-            self.repository.refresh(*changed)
-        if self.repository.branch() != self.branch:
-            self.repository.switch(
-                self.branch, create=self.repository.tip_of(f"refs/heads/{self.branch}") is None
-            )
-
-    def begin(self, experiment: Experiment, runs: tuple[Measurement, ...]) -> None:
-        """Take the baseline, just measured in *runs*, as the incumbent, and read what was tried before.
-
-        Raises:
-            Unusable: the campaign was begun on another platform, or for another metric.
+            Unusable: the campaign was begun on another platform, or for another metric; git refuses.
         """
         self._experiment = experiment
         opening = self.repository.tip_of(self._refs + "0000")
         if opening is not None:
             self._check_same(opening)
+        if changed := self.repository.changes():
+            self.repository.refresh(*changed)
+        if self.repository.branch() != self.branch:
+            exists = self.repository.tip_of(f"refs/heads/{self.branch}") is not None
+            self.repository.switch(self.branch, create=not exists)
+        self._tip = self.repository.head()
+
+    def begin(self, runs: tuple[Measurement, ...]) -> None:
+        """Take the baseline, just measured in *runs*, as the incumbent, and read what was tried before.
+
+        Raises:
+            Unusable: git refuses, or holds what no campaign wrote.
+        """
+        experiment, opening = self._experiment, self.repository.tip_of(self._refs + "0000")
         record, blob = experiment.record(), self.repository.blob_of(self.repository.script)
         assert blob is not None
         with deferred():
             if record is None or record.blob != blob:
-                record = baseline.Record.measured(
-                    experiment.platform, experiment.settings.metric, self.repository.head(), blob, runs
-                )
+                metric = experiment.settings.metric
+                record = baseline.Record.measured(experiment.platform, metric, self._tip, blob, runs)
                 self._commit_baseline(record, is_opening=opening is None)
             elif opening is None:
-                commit = self.repository.commit(self.repository.head(), {}, self._opening_message(runs))
+                commit = self.repository.commit(self._tip, {}, self._opening_message(runs))
                 self.repository.move({self._refs + "0000": (None, commit)})
         self.incumbent = record
         self._load()
@@ -131,19 +151,20 @@ class Campaign:
         if is_opening:
             refs[self._refs + "0000"] = (None, commit)
         self.repository.move(refs)
+        self._tip = commit
         self.repository.refresh(self._records)
 
     def _opening_message(self, runs: tuple[Measurement, ...]) -> str:
         platform, metric = self._experiment.platform, self._experiment.settings.metric
         name = platform.get("device_name", platform.get("machine", "this machine"))
-        score = statistics.fmean(run.score for run in runs)
+        score = mean_score(runs)
         lines = [
             f"Measure the baseline on {one_line(name, 60)}",
             "",
-            f"{metric} {score:.4f} in {len(runs)} {'run' if len(runs) == 1 else 'runs'}",
+            f"{metric} {figure(score)} in {len(runs)} {'run' if len(runs) == 1 else 'runs'}",
             "",
             "Trial: 0",
-            f"{trailer_name(metric)}: {score:.6f}",
+            f"{trailer_name(metric)}: {exact(score)}",
             f"Metric: {metric}",
             f"Platform: {_json(platform)}",
             *measurement_trailers(runs),
@@ -153,11 +174,13 @@ class Campaign:
     def _load(self) -> None:
         """Read start and ledger from the refs, and write the files that follow from them."""
         metric = self._experiment.settings.metric
-        refs = {int(name.rsplit("/", 1)[1]): (commit, text) for name, commit, text in self._messages()}
+        refs = {
+            self._number(name): (commit, text) for name, commit, text in self.repository.messages(self._refs)
+        }
         commit, message = refs.pop(0)
         measured = parse_measurements(trailers_of(message))
         self.start = self.repository.committed(self.repository.script, commit) or ""
-        self.start_score = statistics.fmean(run.score for run in measured)
+        self.start_score = mean_score(measured)
         entries = [self._entry(*refs[number]) for number in sorted(refs)]
         self._state.mkdir(parents=True, exist_ok=True)
         (self._state.parent / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -165,19 +188,23 @@ class Campaign:
         rows = [baseline_row(commit, measured), *map(trial_row, entries)]
         self._results = Results(self._results_path, metric, rows)
 
-    def _messages(self) -> list[tuple[str, str, str]]:
-        return self.repository.messages(self._refs)
+    def _number(self, ref: str) -> int:
+        name = ref.removeprefix(self._refs)
+        if not re.fullmatch(r"\d{4,}", name):
+            msg = f"{ref} is no trial: delete it with 'git update-ref -d {ref}'"
+            raise Unusable(msg)
+        return int(name)
 
     def _entry(self, commit: str, message: str) -> Entry:
-        blob = self.repository.blob_of(self.repository.script, commit)
-        assert blob is not None
-        return Entry.from_message(message, commit, blob, self._constants(self.repository.text(blob)))
-
-    def _constants(self, source: str) -> Mapping[str, float | int | str | bool]:
+        blob = self.repository.blob_of(self.repository.script, commit) or ""
         try:
-            return constants.values(source, self._experiment.device)
-        except SyntaxError:  # a refused proposal
-            return {}
+            return Entry.from_message(message, commit, blob, self._constants(self.repository.text(blob)))
+        except ValueError as error:
+            msg = f"a ref below {self._refs} is no trial: {error}"
+            raise Unusable(msg) from error
+
+    def _constants(self, source: str) -> Mapping[str, Value]:
+        return constants.values(source, self._experiment.device)
 
     # -- trials -----------------------------------------------------------------------------------
 
@@ -197,8 +224,8 @@ class Campaign:
             Unusable: somebody else has moved the branch, or changed the experiment's files.
         """
         repository = self.repository
-        if repository.branch() != self.branch:
-            msg = f"{self.branch} is no longer checked out: check it out and start again"
+        if repository.branch() != self.branch or repository.head() != self._tip:
+            msg = f"{self.branch} is no longer checked out as the campaign left it: start again"
             raise Unusable(msg)
         own = {repository.script, self._records, repository.beside(FIXED)}
         if changed := own.intersection(repository.changes()):
@@ -209,8 +236,8 @@ class Campaign:
         """Write a decided trial: its commit and, if kept, the branch, in one transaction; then the files.
 
         Raises:
-            Unusable: somebody else has changed the experiment's files; the trial itself is written.
-            git.GitCommandError: somebody else has moved the branch, or written the trial.
+            Unusable: somebody else has moved the branch, or written the trial; or has changed the
+                experiment's files, and then the trial itself is written.
         """
         own = {self.repository.script, self._records}
         touched = own.intersection(self.repository.changes())
@@ -226,7 +253,7 @@ class Campaign:
         return entry
 
     def _commit(self, number: int, proposal: Proposal, decision: Decision) -> Entry:
-        repository, ref, tip = self.repository, f"{self._refs}{number:04d}", self.repository.head()
+        repository, ref = self.repository, f"{self._refs}{number:04d}"
         source = proposal.source if _is_storable(proposal.source) else self._experiment.script()
         blob = repository.blob(source)
         entry = Entry(
@@ -245,18 +272,19 @@ class Campaign:
         if decision.verdict == "kept":
             record = self.incumbent.improved(ref, blob, decision.measurements)
             files[self._records] = baseline.write(self._experiment.records(), record)
-        commit = repository.commit(tip, files, entry.message(self._experiment.settings.metric))
+        commit = repository.commit(self._tip, files, entry.message(self._experiment.settings.metric))
         refs: dict[str, tuple[str | None, str]] = {ref: (None, commit)}
         if decision.verdict == "kept":
-            refs[f"refs/heads/{self.branch}"] = (tip, commit)
+            refs[f"refs/heads/{self.branch}"] = (self._tip, commit)
         repository.move(refs)
-        self.incumbent = record
+        if decision.verdict == "kept":
+            self.incumbent, self._tip = record, commit
         return entry.written_as(commit)
 
 
 def _is_storable(source: str) -> bool:
     try:
-        return len(source.encode()) <= LARGEST_SOURCE
+        return len(source.encode()) <= LARGEST
     except UnicodeEncodeError:
         return False
 

@@ -38,15 +38,17 @@ class Experiment:
     """Machine, software, data and budget: what a score is only comparable within."""
 
     @classmethod
-    def of(cls, settings: Settings, on_line: OnLine) -> Experiment:
-        """Open the experiment and let its ``prepare.py`` prepare and describe itself.
+    def of(cls, settings: Settings, on_line: OnLine, revision: str = "HEAD") -> Experiment:
+        """Open the experiment and let its ``prepare.py``, of *revision*, prepare and describe itself.
 
         Raises:
-            repository.Unusable: there is no repository, or the script is not committed.
+            repository.Unusable: there is no repository, or something is not committed.
             measuring.run.Crashed: ``prepare.py`` failed.
         """
         repository = Repository.of(settings.script)
-        fixed = repository.committed(repository.beside(FIXED)) or ""
+        if settings.script.with_name(FIXED).exists():
+            repository.require(repository.beside(FIXED), revision)
+        fixed = repository.committed(repository.beside(FIXED), revision) or ""
         described = _describe(fixed, settings, on_line) if fixed else {}
         if "device" not in described:
             described |= {"machine": platform.machine(), "cores": str(os.cpu_count())}

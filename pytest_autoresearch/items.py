@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,19 +12,19 @@ import pytest
 from pytest_autoresearch import baseline, judge
 from pytest_autoresearch.agents.edits import Refused, check
 from pytest_autoresearch.experiment import KEY, Experiment
+from pytest_autoresearch.ledger import Decision
+from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
 from pytest_autoresearch.measuring.run import Crashed, RunFailed, TimedOut
-from pytest_autoresearch.reporting.live import LiveLine, printable
-from pytest_autoresearch.repository import Unusable
+from pytest_autoresearch.reporting.live import LiveLine
+from pytest_autoresearch.repository import Unusable, decoded
 
 if TYPE_CHECKING:
-    from _pytest._code.code import ExceptionInfo
     from _pytest._io import TerminalWriter
 
     from pytest_autoresearch.agents.briefing import Proposal
     from pytest_autoresearch.campaign import Campaign
-    from pytest_autoresearch.ledger import Verdict
-    from pytest_autoresearch.measuring.measurement import Measurement
 
+MEASURE = "measure one:  pytest --autoresearch --autoresearch-trials=0"
 BASELINE_RUNS = 3  # of a new platform: the fewest that give a noise worth the name
 
 
@@ -95,62 +93,62 @@ class ExperimentItem(pytest.Item):
         """Add properties to the item's reports, for JUnit and other plugins."""
         self.user_properties += properties.items()
 
-    def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Return a few lines instead of a traceback, where the reason is the experiment's."""
-        error = excinfo.value
+    def explain(self, error: BaseException) -> Compact | None:
+        """Return a few lines instead of a traceback, where the reason is not in this program."""
         if isinstance(error, Unmet):
             return Compact(str(error), error.lines)
         if isinstance(error, RunFailed):
             return Compact(str(error), error.tail)
         if isinstance(error, (NotKept, Unusable, baseline.Unreadable)):
             return Compact(str(error), ())
-        return super().repr_failure(excinfo, style)
+        return None
 
 
 class Baseline(ExperimentItem):
     """The committed script, measured again: its stored figure has to reproduce."""
 
+    measured: tuple[Measurement, ...] = ()
+
     def runtest(self) -> None:
         """Measure once and compare; under ``--autoresearch`` measure a new platform several times."""
         experiment = self.experiment
         record, blob = experiment.record(), experiment.repository.blob_of(experiment.repository.script)
-        if record is None or record.blob != blob:
-            if not experiment.settings.research:
-                raise self._unknown(record)
-            self.measured = [
-                self.measure(experiment.script(), seed=seed) for seed in range(1, BASELINE_RUNS + 1)
-            ]
-            scores = [run.score for run in self.measured]
-            self._note(scores)
-            spread = judge.Noise.of(scores).spread
-            self.autoresearch_outcome = (
-                "passed",
-                f"{statistics.fmean(scores):.4f}, spread {spread:.4f} in {len(scores)} runs",
-            )
-            return
+        if record is not None and record.blob == blob:
+            self._reproduce(record)
+        elif experiment.settings.research:
+            seeds = range(1, BASELINE_RUNS + 1)
+            self.measured = tuple(self.measure(experiment.script(), seed=seed) for seed in seeds)
+            spread = judge.Noise.of([run.score for run in self.measured]).spread
+            self._pass(f"spread {figure(spread)} in {BASELINE_RUNS} runs")
+        else:
+            raise self._unknown(record)
+
+    def _reproduce(self, record: baseline.Record) -> None:
         seed = 1 + max((run.seed for run in record.measurements), default=0)
-        self.measured = [self.measure(experiment.script(), seed=seed)]
-        [run] = self.measured
-        self._note([run.score])
-        tolerance = judge.tolerance(record.noise, len(record.measurements))
+        run = self.measure(self.experiment.script(), seed=seed)
+        self.measured = (run,)
+        tolerance = record.tolerance
         if abs(run.score - record.mean) > tolerance:
             raise Unmet(
-                f"{record.metric} {run.score:.4f}: the baseline of {record.mean:.4f} does not reproduce",
-                f"stored      {record.mean:.6f}, the mean of {len(record.measurements)}",
-                f"measured    {run.score:.6f}",
-                f"difference  {run.score - record.mean:+.6f}",
-                f"tolerance   {tolerance:.6f}, from a spread of {record.noise.spread:.6f}",
+                f"{record.metric} {figure(run.score)}: "
+                f"the baseline of {figure(record.mean)} does not reproduce",
+                f"stored      {exact(record.mean)}, the mean of {len(record.measurements)}",
+                f"measured    {exact(run.score)}",
+                f"difference  {run.score - record.mean:+.6g}",
+                f"tolerance   {exact(tolerance)}, from a spread of {exact(record.noise.spread)}",
             )
-        self.autoresearch_outcome = "passed", f"{run.score:.4f}, stored {record.mean:.4f} ± {tolerance:.4f}"
+        self._pass(f"stored {figure(record.mean)} ± {figure(tolerance)}")
 
-    def _note(self, scores: list[float]) -> None:
-        self.note(**{self.experiment.settings.metric: statistics.fmean(scores), "runs": len(scores)})
+    def _pass(self, reason: str) -> None:
+        score = mean_score(self.measured)
+        self.note(**{self.experiment.settings.metric: score, "runs": len(self.measured)})
+        self.autoresearch_outcome = "passed", f"{figure(score)}, {reason}"
 
     def _unknown(self, record: baseline.Record | None) -> Unmet:
         what = "this platform" if record is None else f"this version of {self.path.name}"
         return Unmet(
             f"no baseline is known for {what}",
-            "measure one:  pytest --autoresearch --autoresearch-trials=0",
+            MEASURE,
             *(f"{key:<12}  {value}" for key, value in self.experiment.platform.items()),
         )
 
@@ -161,37 +159,23 @@ class Candidate(ExperimentItem):
     def runtest(self) -> None:
         """Measure once; pass if the score beats the baseline by more than the noise."""
         experiment = self.experiment
-        source = self.path.read_bytes().decode()
+        repository = experiment.repository
         record = experiment.record()
         if record is None:
-            raise Unmet(
-                "no baseline is known for this platform",
-                "measure one:  pytest --autoresearch --autoresearch-trials=0",
-            )
-        if experiment.repository.blob(source) == record.blob:
+            raise Unmet("no baseline is known for this platform", MEASURE)
+        if repository.blob_in_tree(repository.script) == record.blob:
             pytest.skip(f"{self.path.name} is the baseline")
-        run = self.measure(source, seed=0)
+        run = self.measure(decoded(self.path.read_bytes(), self.path.name), seed=0)
         self.note(**{record.metric: run.score})
-        judgement = judge.judge(
-            [run.score], record.mean, len(record.measurements), record.noise, experiment.settings.direction
-        )
+        judgement = record.judge(run.score, experiment.settings.direction)
         if judgement.verdict != "kept":
             raise Unmet(
-                f"{record.metric} {run.score:.4f}: the baseline of {record.mean:.4f} is not beaten",
-                f"baseline    {record.mean:.6f}",
-                f"measured    {run.score:.6f}",
+                f"{record.metric} {figure(run.score)}: the baseline of {figure(record.mean)} is not beaten",
+                f"baseline    {exact(record.mean)}",
+                f"measured    {exact(run.score)}",
                 f"difference  {judgement.reason}",
             )
-        self.autoresearch_outcome = "passed", f"{run.score:.4f}, {judgement.reason}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Decision:
-    """A verdict on a trial, with its reason in one line and what was measured."""
-
-    verdict: Verdict
-    reason: str
-    measurements: tuple[Measurement, ...] = ()
+        self.autoresearch_outcome = "passed", f"{figure(run.score)}, {judgement.reason}"
 
 
 class NotKept(Exception):
@@ -233,7 +217,7 @@ class Trial(ExperimentItem):
             raise NotKept(self.decision.reason)
 
     def _decide(self) -> Decision:
-        experiment, incumbent = self.experiment, self.campaign.incumbent
+        experiment = self.experiment
         try:
             check(self.proposal.source, experiment.script(), experiment.device, experiment.fixed)
             self._check_untried()
@@ -244,15 +228,9 @@ class Trial(ExperimentItem):
         except TimedOut as error:
             return Decision("timeout", str(error))
         except Crashed as error:
-            return Decision("crashed", printable(str(error))[:300])
-        judgement = judge.judge(
-            [run.score],
-            incumbent.mean,
-            len(incumbent.measurements),
-            incumbent.noise,
-            experiment.settings.direction,
-        )
-        return Decision(judgement.verdict, f"{run.score:.4f}, {judgement.reason}", (run,))
+            return Decision("crashed", str(error))
+        judgement = self.campaign.incumbent.judge(run.score, experiment.settings.direction)
+        return Decision(judgement.verdict, f"{figure(run.score)}, {judgement.reason}", (run,))
 
     def _check_untried(self) -> None:
         blob = self.experiment.repository.blob(self.proposal.source)
@@ -263,8 +241,7 @@ class Trial(ExperimentItem):
     def teardown(self) -> None:
         """Commit the decision; a trial that was cut short leaves nothing."""
         if self.decision is not None:
-            entry = self.campaign.conclude(self.number, self.proposal, self.decision)
-            self.config.hook.pytest_autoresearch_decided(config=self.config, entry=entry)
+            self.campaign.conclude(self.number, self.proposal, self.decision)
 
 
 class Compact:
@@ -272,7 +249,7 @@ class Compact:
 
     def __init__(self, headline: str, lines: Iterable[str]) -> None:
         self.reprcrash = SimpleNamespace(message=headline)
-        self._lines = [f"  {printable(line)}" for line in lines]
+        self._lines = [f"  {line}" for line in lines]
 
     def __str__(self) -> str:
         return "\n".join([self.reprcrash.message, *self._lines])

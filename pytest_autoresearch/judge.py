@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal, Self
 
+from pytest_autoresearch.measuring.measurement import figure
+
 # Quantiles of Student's t by degrees of freedom 1, 2, …; the last one serves for all above it,
 # which errs on the side of caution.
 ONE_SIDED_95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)
@@ -58,10 +60,10 @@ def judge(
     gain = difference if direction == "maximize" else -difference
     margin = noise.margin(ONE_SIDED_95, len(scores), incumbent_runs)
     if gain > margin:
-        return Judgement("kept", f"{difference:+.4f}, more than the noise of {margin:.4f}")
+        return Judgement("kept", f"{figure(difference, '+')}, more than the noise of {figure(margin)}")
     if gain > 0:
-        return Judgement("discarded", f"{difference:+.4f}, within the noise of {margin:.4f}")
-    return Judgement("discarded", f"{difference:+.4f}, no better" if difference else "no different")
+        return Judgement("discarded", f"{figure(difference, '+')}, within the noise of {figure(margin)}")
+    return Judgement("discarded", f"{figure(difference, '+')}, no better" if difference else "no different")
 
 
 def tolerance(noise: Noise, stored_runs: int) -> float:

@@ -10,10 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
-from pytest_autoresearch.measuring.measurement import Measurement
+from pytest_autoresearch.measuring.measurement import Measurement, exact, mean_score
 
 Verdict = Literal["kept", "discarded", "crashed", "timeout", "refused"]
 Value = float | int | str | bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict on a trial, with its reason in one line and what was measured."""
+
+    verdict: Verdict
+    reason: str
+    measurements: tuple[Measurement, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,9 +47,7 @@ class Entry:
     @property
     def score(self) -> float | None:
         """The mean score of the trial's runs; None if none of them gave one."""
-        if not self.measurements:
-            return None
-        return sum(measurement.score for measurement in self.measurements) / len(self.measurements)
+        return mean_score(self.measurements) if self.measurements else None
 
     def written_as(self, commit: str) -> Self:
         """Return the entry with its commit, which is only known when the message is written."""
@@ -58,8 +65,8 @@ class Entry:
         """Return the message of the trial's commit: all that the ledger knows and the tree does not."""
         trailers = [f"Trial: {self.number}", f"Verdict: {self.verdict}"]
         if self.score is not None:
-            trailers.append(f"{trailer_name(metric)}: {self.score:.6f}")
-        trailers += [f"Baseline: {self.baseline:.6f}", *measurement_trailers(self.measurements)]
+            trailers.append(f"{trailer_name(metric)}: {exact(self.score)}")
+        trailers += [f"Baseline: {exact(self.baseline)}", *measurement_trailers(self.measurements)]
         return "\n".join([self.description, "", self.reason, "", *trailers, ""])
 
     @classmethod

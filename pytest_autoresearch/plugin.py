@@ -62,7 +62,7 @@ def pytest_collect_file(
     file_path: Path, parent: pytest.Collector
 ) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
     collectors = yield
-    if file_path == parent.config.stash[settings.KEY].script:
+    if parent.config.stash[settings.KEY].names(file_path):
         from pytest_autoresearch.items import ExperimentFile
 
         # In place of whatever else collects it: pytest's own collectors import the file.
@@ -73,7 +73,7 @@ def pytest_collect_file(
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     chosen = config.stash[settings.KEY]
-    idle = [item for item in items if item.path == chosen.script and item.name not in chosen.asked]
+    idle = [item for item in items if item.name not in chosen.asked and chosen.names(item.path)]
     if idle:
         config.hook.pytest_deselected(items=idle)
         items[:] = [item for item in items if item not in idle]
@@ -82,8 +82,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     chosen = session.config.stash[settings.KEY]
-    planning = session.config.option.collectonly or session.config.getoption("setupplan", False)
-    if planning or not any(item.path == chosen.script for item in session.items):
+    mine = chosen.asked and any(chosen.names(item.path) for item in session.items)
+    if chosen.planning or chosen.research or not mine:  # research opens its own
         return (yield)
     from pytest_autoresearch.reporting.preparing import open_experiment
     from pytest_autoresearch.signals import stoppable
@@ -107,6 +107,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if call.excinfo and hasattr(item, "explain"):
+        report.longrepr = item.explain(call.excinfo.value) or report.longrepr
     if call.when == "call" and (outcome := getattr(item, "autoresearch_outcome", None)):
         report.autoresearch = outcome  # type: ignore[attr-defined]  # for pytest_report_teststatus
         if outcome[0] not in ("passed", "kept"):

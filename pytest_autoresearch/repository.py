@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,10 +47,14 @@ class Repository:
         except (git.InvalidGitRepositoryError, git.NoSuchPathError, AssertionError) as error:
             msg = f"{script} is not in a git repository: run 'git init', then add and commit it"
             raise Unusable(msg) from error
-        if repository.committed(repository.script) is None:
-            msg = f"{repository.script} is not committed: add and commit it first"
-            raise Unusable(msg)
+        repository.require(repository.script)
         return repository
+
+    def require(self, path: str, revision: str = "HEAD") -> None:
+        """Raise Unusable unless *path* is in the commit *revision*."""
+        if self.blob_of(path, revision) is None:
+            msg = f"{path} is not committed: add and commit it first"
+            raise Unusable(msg)
 
     def beside(self, name: str) -> str:
         """Return the path, from the root, of the file *name* in the script's folder."""
@@ -61,7 +64,7 @@ class Repository:
 
     def head(self) -> str:
         """Return the commit that is checked out."""
-        return str(self._git.rev_parse("HEAD"))
+        return str(self._call("rev-parse", "HEAD"))
 
     def branch(self) -> str | None:
         """Return the branch that is checked out; None if HEAD is detached."""
@@ -90,9 +93,14 @@ class Repository:
         return self._try("hash-object", "--", str(file)) if file.is_file() else None
 
     def text(self, blob: str) -> str:
-        """Return the text of a blob, byte for byte, with what is not UTF-8 replaced."""
-        data: bytes = self._git.cat_file("blob", blob, stdout_as_string=False, strip_newline_in_stdout=False)
-        return data.decode(errors="replace")
+        """Return the text of a blob, byte for byte.
+
+        Raises:
+            Unusable: it is not UTF-8.
+        """
+        options = {"stdout_as_string": False, "strip_newline_in_stdout": False}
+        data: bytes = self._call("cat-file", "blob", blob, **options)
+        return decoded(data, blob)
 
     def blob(self, text: str) -> str:
         """Return the blob that *text* is or would be."""
@@ -101,14 +109,14 @@ class Repository:
     def changes(self) -> list[str]:
         """Return the tracked files that differ from HEAD, staged or not."""
         options = ("HEAD", "--name-only", "--no-renames", "--ignore-submodules", "-z")
-        listing = self._git.diff(*options) + "\0" + self._git.diff("--cached", *options)
+        listing = self._call("diff", *options) + "\0" + self._call("diff", "--cached", *options)
         return sorted({path for path in listing.split("\0") if path})
 
     def messages(self, prefix: str) -> list[tuple[str, str, str]]:
         """Return name, commit and message of every ref below *prefix*."""
         # A message may hold any character but NUL, so NUL parts the fields and ends the rows.
-        listing = self._git.for_each_ref("--format=%(refname)%00%(objectname)%00%(contents)%00", prefix)
-        fields = listing.split("\0")
+        form = "--format=%(refname)%00%(objectname)%00%(contents)%00"
+        fields = str(self._call("for-each-ref", form, prefix)).split("\0")
         rows = zip(fields[0::3], fields[1::3], fields[2::3], strict=False)
         return [(name.strip(), commit, message) for name, commit, message in rows]
 
@@ -122,13 +130,13 @@ class Repository:
         with tempfile.TemporaryDirectory(prefix="autoresearch-index-") as folder:
             index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             with self._git.custom_environment(**index):
-                self._git.read_tree(parent)
+                self._call("read-tree", parent)
                 for path, text in files.items():
                     blob = self._with_input(text, "hash-object", "-w", "--no-filters", "--stdin")
-                    self._git.update_index(
-                        "--add", "--cacheinfo", f"{self._mode(parent, path)},{blob},{path}"
+                    self._call(
+                        "update-index", "--add", "--cacheinfo", f"{self._mode(parent, path)},{blob},{path}"
                     )
-                tree = self._git.write_tree()
+                tree = str(self._call("write-tree"))
         return self._with_input(message, "commit-tree", tree, "-p", parent, "-F", "-")
 
     def move(self, refs: Mapping[str, tuple[str | None, str]]) -> None:
@@ -137,7 +145,7 @@ class Repository:
         An old value of None is for a ref that must not exist yet.
 
         Raises:
-            git.GitCommandError: an old value is not what it was.
+            Unusable: an old value is not what it was.
         """
         updates = [
             f"create {name} {new}" if old is None else f"update {name} {new} {old}"
@@ -157,27 +165,33 @@ class Repository:
         Raises:
             Unusable: git refuses, for example because another worktree has it.
         """
-        import git
-
-        try:
-            self._git.checkout(*(["-b"] if create else []), branch, "--quiet")
-        except git.GitCommandError as error:
-            msg = f"cannot check out {branch}: {_last_line(error.stderr)}"
-            raise Unusable(msg) from error
+        self._call("checkout", "--quiet", *(["-b"] if create else []), branch)
 
     def refresh(self, *paths: str) -> None:
         """Bring files of the index and the working tree to what HEAD holds."""
-        self._git.checkout("--quiet", "HEAD", "--", *paths)
+        self._call("checkout", "--quiet", "HEAD", "--", *paths)
 
     # -- how git is called ------------------------------------------------------------------------
 
-    def _try(self, command: str, *arguments: str) -> str | None:
+    def _call(self, command: str, *arguments: str, **options: Any) -> Any:
         import git
 
         try:
-            return str(self._call(command, *arguments)).strip() or None
-        except git.GitCommandError:
-            return None
+            # In a session of its own: Ctrl-C reaches everything in the terminal's, and git must finish.
+            return self._git.execute(["git", command, *arguments], start_new_session=True, **options)
+        except git.GitCommandError as error:
+            msg = f"git {command}: {_last_line(error.stderr)}"
+            raise Unusable(msg) from error
+
+    def _try(self, command: str, *arguments: str) -> str | None:
+        """Return what git prints, None if it says no: exit code 1; anything else is an error."""
+        status, output, errors = self._call(
+            command, *arguments, with_extended_output=True, with_exceptions=False
+        )
+        if status > 1:
+            msg = f"git {command}: {_last_line(errors)}"
+            raise Unusable(msg)
+        return None if status else str(output).strip() or None
 
     def _with_input(self, text: str, command: str, *arguments: str) -> str:
         with tempfile.TemporaryFile() as stream:
@@ -185,19 +199,9 @@ class Repository:
             stream.seek(0)
             return str(self._call(command, *arguments, istream=stream)).strip()
 
-    def _call(self, command: str, *arguments: str, **options: Any) -> Any:
-        return self._git.execute(["git", command, *arguments], **options)
-
     def _mode(self, revision: str, path: str) -> str:
-        entry = str(self._git.ls_tree(revision, "--", path))
+        entry = str(self._call("ls-tree", revision, "--", path))
         return entry.split(" ", 1)[0] if entry else "100644"
-
-
-def one_line(text: str, longest: int = 200) -> str:
-    """Return *text* fit for a commit's subject: no control characters, one line, not too long."""
-    line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).split())
-    line = line.encode(errors="replace").decode()
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def _environment() -> dict[str, str]:
@@ -217,6 +221,16 @@ def _environment() -> dict[str, str]:
     return environment
 
 
+def decoded(data: bytes, name: str) -> str:
+    """Return *data* as text; raise Unusable, with its *name*, if it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        msg = f"{name} is not UTF-8 text: {error}"
+        raise Unusable(msg) from error
+
+
 def _last_line(text: str | bytes | None) -> str:
     lines = (text.decode(errors="replace") if isinstance(text, bytes) else text or "").strip().splitlines()
-    return lines[-1].strip(" '") if lines else "git gave no reason"
+    # GitPython frames what git said.
+    return lines[-1].strip().removeprefix("stderr: '").removesuffix("'") if lines else "no reason given"

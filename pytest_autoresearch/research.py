@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_autoresearch import agents
 from pytest_autoresearch.agents.briefing import Briefing, Proposal
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.experiment import KEY, PROGRAM
 from pytest_autoresearch.items import Baseline, Trial
+from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.reporting.live import LiveLine
+from pytest_autoresearch.reporting.preparing import open_experiment
 from pytest_autoresearch.reporting.results import summary
-from pytest_autoresearch.repository import Repository, Unusable, one_line
+from pytest_autoresearch.repository import Repository, Unusable
+from pytest_autoresearch.settings import TAG
+from pytest_autoresearch.signals import stoppable
 
 if TYPE_CHECKING:
     from pytest_autoresearch.settings import Settings
@@ -52,19 +57,19 @@ class Research:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Run the baseline as pytest would, then the trials."""
-        if KEY not in session.stash:  # only collecting
+        if self._settings.planning:
             return (yield)
-        try:
-            self.campaign.open()
-            session.testscollected += self._settings.trials or 0  # what the percentage is of
-            result = yield
-            if not session.testsfailed:
-                [item] = session.items
-                assert isinstance(item, Baseline)
-                self.campaign.begin(session.stash[KEY], tuple(item.measured))
-                self._conduct(session, item)
-        except Unusable as error:
-            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        with stoppable():
+            try:
+                self.campaign.open(open_experiment(session, self._settings, self.campaign.revision))
+                session.testscollected += self._settings.trials or 0  # what the percentage is of
+                result = yield
+                if not session.testsfailed:
+                    item = _measured(session)
+                    self.campaign.begin(item.measured)
+                    self._conduct(session, item)
+            except Unusable as error:
+                pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         session.testscollected = len(session.items)
         return result
 
@@ -76,7 +81,9 @@ class Research:
                 terminalreporter.write_line(line)
 
     def _conduct(self, session: pytest.Session, sibling: Baseline) -> None:
-        hours = self._settings.hours
+        plugins, hours = self._config.pluginmanager, self._settings.hours
+        if self._settings.agent is None and agents.has_own(plugins) and plugins.has_plugin(agents.TUNER):
+            plugins.unregister(name=agents.TUNER)  # the agent's conftest.py was found late
         deadline = None if hours is None else time.monotonic() + 3600 * hours
         done = 0
         while done != self._settings.trials and (deadline is None or time.monotonic() < deadline):
@@ -90,7 +97,7 @@ class Research:
             self._config.hook.pytest_runtest_protocol(item=trial, nextitem=sibling)
             if session.shouldstop:
                 raise session.Interrupted(session.shouldstop)
-            if reason := session.shouldfail or self._cannot_go_on(trial):
+            if reason := session.shouldfail or self._cannot_go_on(trial) or self._tell(trial):
                 session.shouldfail = reason
                 raise session.Failed(reason)
 
@@ -102,19 +109,21 @@ class Research:
                 proposal = self._config.hook.pytest_autoresearch_propose(
                     config=self._config, briefing=briefing
                 )
+            if proposal is None:
+                return None
+            proposal = _checked(proposal)
+        except pytest.exit.Exception:
+            raise
         except Exception as error:
             session.shouldfail = f"no proposal: {type(error).__name__}: {one_line(str(error))}"
             raise session.Failed(session.shouldfail) from error
-        if proposal is None:
-            return None
-        description = one_line(proposal.description) or "no description"
-        name = f"trial[{briefing.number:04d}-{slug(description)}]"
+        name = f"trial[{briefing.number:04d}-{slug(proposal.description)}]"
         assert sibling.parent is not None
         trial: Trial = Trial.from_parent(
             sibling.parent,
             name=name,
             nodeid=f"{sibling.parent.nodeid}::{name}",
-            proposal=Proposal(proposal.source, description),
+            proposal=proposal,
             number=briefing.number,
             campaign=self.campaign,
         )
@@ -138,12 +147,48 @@ class Research:
         )
 
     def _cannot_go_on(self, trial: Trial) -> str | None:
-        if trial.decision is None:
-            return f"{trial.name} has no verdict"
-        last = self.campaign.ledger.entries[-FRUITLESS:]
+        entries = self.campaign.ledger.entries
+        if trial.decision is None or not entries or entries[-1].number != trial.number:
+            return f"{trial.name} could not be decided and stored"
+        last = entries[-FRUITLESS:]
         if len(last) == FRUITLESS and all(entry.score is None for entry in last):
             return f"{FRUITLESS} trials in a row gave no score, the last one: {last[-1].reason}"
         return None
+
+    def _tell(self, trial: Trial) -> str | None:
+        """Tell everybody who wants to know; return what went wrong in that."""
+        entry = self.campaign.ledger.entries[-1]
+        try:
+            self._config.hook.pytest_autoresearch_decided(config=self._config, entry=entry)
+        except pytest.exit.Exception:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is somebody else's code
+            problem = f"{type(error).__name__}: {one_line(str(error))}"
+            return f"pytest_autoresearch_decided failed after {trial.name}: {problem}"
+        return None
+
+
+def _measured(session: pytest.Session) -> Baseline:
+    """Return the baseline's item.
+
+    Raises:
+        Unusable: it was deselected or skipped.
+    """
+    for item in session.items:
+        if isinstance(item, Baseline) and item.measured:
+            return item
+    msg = "the baseline was not measured: drop what deselects or skips it"
+    raise Unusable(msg)
+
+
+def _checked(proposal: object) -> Proposal:
+    if not isinstance(proposal, Proposal):
+        msg = f"a Proposal was expected, not {proposal!r}"
+        raise TypeError(msg)
+    if not isinstance(proposal.source, str) or not isinstance(proposal.description, str):
+        msg = "source and description of a Proposal are texts"
+        raise TypeError(msg)
+    return Proposal(proposal.source, one_line(proposal.description) or "no description")
 
 
 def slug(description: str) -> str:
@@ -154,7 +199,7 @@ def slug(description: str) -> str:
 
 def _tag_of(branch: str | None) -> str | None:
     prefix, _, tag = (branch or "").partition("/")
-    return tag if prefix == "autoresearch" else None
+    return tag if prefix == "autoresearch" and re.fullmatch(TAG, tag) else None
 
 
 def _today() -> str:

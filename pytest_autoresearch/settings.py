@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import pytest
 
+TAG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 RESEARCH_ONLY = ("trials", "hours", "tag", "agent")
 
 
@@ -36,6 +38,8 @@ class Settings:
     """The campaign; None takes the branch's, or today's."""
     asked: frozenset[str]
     """Which of the items ``baseline`` and ``candidate`` the command line names."""
+    planning: bool
+    """Whether pytest only shows what it would run."""
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self:
@@ -48,8 +52,9 @@ class Settings:
         if direction not in ("minimize", "maximize"):
             msg = f"autoresearch_direction is 'minimize' or 'maximize', not {direction!r}"
             raise pytest.UsageError(msg)
-        script = config.rootpath / config.getini("autoresearch_experiment")
-        research = config.getoption("autoresearch")
+        script = Path(os.path.normpath(config.rootpath / config.getini("autoresearch_experiment")))
+        option = config.getoption
+        research = option("autoresearch") and not (option("help") or option("version"))
         settings = cls(
             script=script,
             metric=config.getini("autoresearch_metric"),
@@ -61,6 +66,7 @@ class Settings:
             hours=config.getoption("autoresearch_hours"),
             tag=config.getoption("autoresearch_tag"),
             asked=frozenset({"baseline"}) if research else _asked(config, script),
+            planning=any(option(name, False) for name in ("collectonly", "setupplan", "setuponly")),
         )
         settings._check(config)
         return settings
@@ -70,6 +76,10 @@ class Settings:
         goal = {"minimize": "lower", "maximize": "higher"}[self.direction]
         lines = [f"experiment: {self.script.parent.name}/{self.script.name}, {self.metric}, {goal} is better"]
         return [*lines, "trust: reported, the score is what the script prints; no sandbox"]
+
+    def names(self, path: Path) -> bool:
+        """Tell whether *path* is the experiment, by whatever links it is reached."""
+        return path.name == self.script.name and path.resolve() == self.script.resolve()
 
     def _check(self, config: pytest.Config) -> None:
         if self.asked and (config.getoption("dist", "no") != "no" or hasattr(config, "workerinput")):
@@ -81,12 +91,12 @@ class Settings:
                     msg = f"--autoresearch-{option} needs --autoresearch"
                     raise pytest.UsageError(msg)
             return
-        script = self.script.resolve()
-        if others := [path.name for path, _ in _paths(config) if path not in (script, script.parent)]:
-            msg = f"--autoresearch runs {script.name} alone: drop {', '.join(others)}"
-            raise pytest.UsageError(msg)
         if not self.script.is_file():
             msg = f"there is no experiment at {self.script}: set autoresearch_experiment in the ini file"
+            raise pytest.UsageError(msg)
+        own = {(place, item) for place in _places(config, self.script) for item in ("", "baseline")}
+        if others := [path.name for path, item in _paths(config) if (path, item) not in own]:
+            msg = f"--autoresearch runs {self.script.name} alone: drop {', '.join(others)}"
             raise pytest.UsageError(msg)
         if config.getoption("lf", False) or config.getoption("failedfirst", False):
             msg = "--autoresearch starts from the baseline: drop --lf and --ff"
@@ -104,28 +114,17 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         help="let an agent improve the experiment: propose, measure, judge, commit or drop, until stopped",
     )
-    option = _Options(group)
-    option(
-        "agent",
-        "NAME",
-        str,
-        "who proposes (default: the hook in conftest.py, else tuner, which needs no key and no network)",
-    )
-    option("trials", "N", _count, "stop after N trials (default: never); 0 measures the baseline only")
-    option("hours", "H", _positive, "start no trial after H hours")
-    option("tag", "TAG", _tag, "the campaign, on branch autoresearch/TAG; continued if it exists")
-    option("time-budget", "SECONDS", _positive, "seconds of training a run may use")
+    for name, metavar, kind, text in (
+        ("agent", "NAME", str, "who proposes (default: the hook in conftest.py, else the tuner)"),
+        ("trials", "N", _count, "stop after N trials (default: never); 0 measures the baseline only"),
+        ("hours", "H", _positive, "start no trial after H hours"),
+        ("tag", "TAG", _tag, "the campaign, on branch autoresearch/TAG; continued if it exists"),
+        ("time-budget", "SECONDS", _positive, "seconds of training a run may use"),
+    ):
+        group.addoption(f"--autoresearch-{name}", type=kind, metavar=metavar, help=text)
     parser.addini("autoresearch_experiment", "the script under test", default="experiment/train.py")
     parser.addini("autoresearch_metric", "the name of the score that the script prints", default="val_bpb")
     parser.addini("autoresearch_direction", "minimize or maximize", default="minimize")
-
-
-class _Options:
-    def __init__(self, group: pytest.OptionGroup) -> None:
-        self._group = group
-
-    def __call__(self, name: str, metavar: str, kind: Any, text: str) -> None:
-        self._group.addoption(f"--autoresearch-{name}", type=kind, metavar=metavar, help=text)
 
 
 def _count(text: str) -> int:
@@ -148,7 +147,7 @@ def _positive(text: str) -> float:
 
 def _tag(text: str) -> str:
     # A tag becomes one component of a ref and of a file name, and git's rules for those are strict.
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text):
+    if not re.fullmatch(TAG, text):
         msg = f"{text!r} is not a tag: use letters, digits, '-' and '_', at most 64"
         raise argparse.ArgumentTypeError(msg)
     return text
@@ -156,15 +155,24 @@ def _tag(text: str) -> str:
 
 def _asked(config: pytest.Config, script: Path) -> frozenset[str]:
     """Which items are named by -k, -m or a path: no other experiment runs, so none trains by accident."""
+    paths, places = _paths(config), _places(config, script)
+    within = {script.resolve(), *script.resolve().parents}
+    if not script.is_file() or (paths and not any(path in within for path, _ in paths)):
+        return frozenset()
     expressions = f"{config.getoption('keyword')} {config.getoption('markexpr')}"
     asked = {
         name
         for name in ("baseline", "candidate")
         if re.search(rf"(?<!\bnot )\b({name}|experiment)\b", expressions)
     }
-    script = script.resolve()
-    asked.update(item or "candidate" for path, item in _paths(config) if path in (script, script.parent))
+    asked.update(item or "candidate" for path, item in paths if path in places)
     return frozenset(asked)
+
+
+def _places(config: pytest.Config, script: Path) -> list[Path]:
+    """What names the experiment on the command line: its path, and its folder if that is its own."""
+    script = script.resolve()
+    return [script] if script.parent == config.rootpath.resolve() else [script, script.parent]
 
 
 def _paths(config: pytest.Config) -> list[tuple[Path, str]]:

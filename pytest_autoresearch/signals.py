@@ -48,8 +48,8 @@ def deferred() -> Iterator[None]:
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)
-    if waiting:
-        signal.raise_signal(waiting[0])
+        if waiting:
+            signal.raise_signal(waiting[0])
 
 
 def _is_default(number: int) -> bool:

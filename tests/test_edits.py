@@ -69,7 +69,7 @@ def test_a_refusal_says_why_in_one_line(source: str, message: str) -> None:
 def test_a_long_reason_is_shortened() -> None:
     with pytest.raises(edits.Refused) as refused:
         check("assert " + " + ".join("1" * 300) + " == 0")
-    assert str(refused.value).endswith("... does not hold")
+    assert str(refused.value).endswith("… does not hold")
     assert len(str(refused.value)) < 250
 
 

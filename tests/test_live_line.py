@@ -14,7 +14,8 @@ from fcntl import ioctl
 import pyte
 import pytest
 
-from pytest_autoresearch.reporting.live import fit, printable
+from pytest_autoresearch.oneline import one_line
+from pytest_autoresearch.reporting.live import fit
 from tests.project import PLUGINS, Project
 
 SLOW = """\
@@ -95,4 +96,4 @@ def test_fields_are_dropped_from_the_right() -> None:
 
 
 def test_nothing_moves_the_cursor() -> None:
-    assert printable("a\x1b[2Kb\x1b]0;t\x07c\rd\u202e") == "ab]0;tcd"
+    assert one_line("a\x1b[2Kb\x1b]0;t\x07c\rd\u202e  e") == "ab ]0;t c d e"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from pytest_autoresearch.agents import constants
+from pytest_autoresearch.oneline import one_line
 
 LARGEST = 256 * 1024
 """The size of a script beyond which it is refused, in bytes."""
@@ -27,7 +28,7 @@ def check(source: str, incumbent: str, device: str, fixed: str) -> None:
         msg = "nothing was changed"
         raise Refused(msg)
     if broken := constants.broken_assert(source, device, fixed):
-        msg = f"{_shortened(broken)} does not hold"
+        msg = f"{one_line(broken)} does not hold"
         raise Refused(msg)
 
 
@@ -57,16 +58,11 @@ def _check_compiles(encoded: bytes) -> None:
             compile(encoded, "train.py", "exec", dont_inherit=True)
         except SyntaxError as error:
             where = f"line {error.lineno}: " if error.lineno else ""
-            msg = f"{where}{_shortened(error.msg)}"
+            msg = f"{where}{one_line(error.msg)}"
             raise Refused(msg) from error
         except (RecursionError, MemoryError) as error:
             msg = "nested too deeply to compile"
             raise Refused(msg) from error
         except ValueError as error:
-            msg = f"does not compile: {_shortened(str(error))}"
+            msg = f"does not compile: {one_line(str(error))}"
             raise Refused(msg) from error
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else line[:197] + "..."

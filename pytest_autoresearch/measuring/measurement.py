@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 Trust = Literal["sealed", "reported"]
@@ -39,3 +40,18 @@ class Measurement:
         """Rebuild what :meth:`to_json` gave; fields of a later version are ignored."""
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in document.items() if key in known})
+
+
+def mean_score(measurements: Iterable[Measurement]) -> float:
+    """Return the mean score of at least one run."""
+    return statistics.fmean(run.score for run in measurements)
+
+
+def figure(value: float, sign: str = "") -> str:
+    """Return *value* for a person: four decimals, or an exponent where they would hide it."""
+    return f"{value:{sign}.4f}" if value == 0 or abs(value) >= 1e-4 else f"{value:{sign}.1e}"
+
+
+def exact(value: float) -> str:
+    """Return *value* for a record: six decimals, as scripts print, or six digits of a smaller one."""
+    return f"{value:.6f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.6g}"

@@ -15,11 +15,12 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 from pytest_autoresearch.measuring.measurement import Measurement
+from pytest_autoresearch.oneline import one_line
 
 # What a run inherits: enough to find its interpreter, its accelerator and its cache, and no key.
 INHERITED = re.compile(
@@ -30,6 +31,7 @@ TAIL_LINES = 20  # of the output, quoted when a run crashes
 LONGEST_LINE = 1 << 16  # bytes; a run may print anything
 LARGEST_LOG = 8 << 20  # bytes; what comes after is read and dropped
 EXIT_GRACE = 5.0  # seconds to exit after closing the output
+LEFTOVER = 1.0  # seconds to read what is left in the pipe once the script has ended
 
 OnLine = Callable[[str], None]
 
@@ -37,9 +39,9 @@ OnLine = Callable[[str], None]
 class RunFailed(Exception):
     """A run gave no score; *tail* is the end of its output."""
 
-    def __init__(self, reason: str, tail: list[str]) -> None:
-        super().__init__(reason)
-        self.tail = tail
+    def __init__(self, reason: str, tail: Iterable[str]) -> None:
+        super().__init__(one_line(reason, 300))
+        self.tail = [one_line(line) for line in tail]
 
 
 class Crashed(RunFailed):
@@ -158,14 +160,17 @@ def execute(
             elif match := re.fullmatch(r"(\w+):\s+(\S.*?)\s*", line):
                 values[match[1]] = match[2]
             on_line(line)
-        code = _exit_code(process)
+        code = process.wait(EXIT_GRACE)
+    except subprocess.TimeoutExpired:
+        reason = f"still running {EXIT_GRACE:.0f} s after it closed its output"
+        raise TimedOut(reason, tail) from None
     except TimeoutError:
         reason = f"still running after {limit:.0f} s, its limit"
-        raise TimedOut(reason, list(tail)) from None
+        raise TimedOut(reason, tail) from None
     finally:
         end_tree(process)
     if code:
-        raise Crashed(_exit_reason(code, tail), list(tail))
+        raise Crashed(_exit_reason(code, tail), tail)
     return Output(values, list(tail))
 
 
@@ -203,13 +208,15 @@ def _lines(process: subprocess.Popen[bytes], deadline: float, log: Path | None) 
     pending = b""
     with selectors.DefaultSelector() as selector, _log(log) as record:
         selector.register(descriptor, selectors.EVENT_READ)
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
+        gone = math.inf  # when the script ended; a child of its may still hold the pipe, and write
+        while (now := time.monotonic()) < gone + LEFTOVER:
+            if now >= deadline:
                 raise TimeoutError
-            if not selector.select(min(left, 1.0)):
-                if process.poll() is not None:
-                    break  # a child of the script still holds the pipe
+            if gone == math.inf and process.poll() is not None:
+                gone = now
+            if not selector.select(min(deadline - now, 0.5)):
+                if gone < math.inf:
+                    break
                 continue
             chunk = os.read(descriptor, LONGEST_LINE)
             if not chunk:
@@ -234,15 +241,10 @@ def _log(path: Path | None) -> Iterator[IO[bytes] | None]:
         yield record
 
 
-def _exit_code(process: subprocess.Popen[bytes]) -> int:
-    try:
-        return process.wait(EXIT_GRACE)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError from None
-
-
 def _exit_reason(code: int, tail: deque[str]) -> str:
-    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    # Not every signal has a name of its own: real-time ones are numbers.
+    names = {number.value: number.name for number in signal.Signals}
+    how = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exit code {code}"
     return f"{how}: {tail[-1].strip()}" if tail else how
 
 
@@ -251,7 +253,7 @@ def _measurement(output: Output, metric: str, seed: int, wall_seconds: float) ->
     if text is None:
         raise Crashed(f"no line '{metric}: NUMBER' in its output", output.tail)
     score = _number(text)
-    if score is None or not math.isfinite(score):
+    if score is None:
         raise Crashed(f"{metric} is {text[:40]}", output.tail)
     tokens = _number(output.values.get("total_tokens_M"))
     steps = _number(output.values.get("num_steps"))
@@ -267,7 +269,9 @@ def _measurement(output: Output, metric: str, seed: int, wall_seconds: float) ->
 
 
 def _number(text: str | None) -> float | None:
+    """Return *text* as a finite number, None if it is not one."""
     try:
-        return None if text is None else float(text)
+        number = math.nan if text is None else float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from typing import TYPE_CHECKING, Any, Self
+
+from pytest_autoresearch.oneline import one_line
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,7 +47,7 @@ class LiveLine:
 
     def update(self, line: str) -> None:
         """Show *line*, if it is time to."""
-        if self._quiet or time.monotonic() < self._next or not (text := printable(line)):
+        if self._quiet or time.monotonic() < self._next or not (text := one_line(line, 1000)):
             return
         if self._terminal:
             self._next = time.monotonic() + REDRAW
@@ -74,12 +75,6 @@ class LiveLine:
         if self._capture is None:
             return contextlib.nullcontext()
         return self._capture.global_and_fixture_disabled()  # type: ignore[no-any-return]  # a plugin, untyped
-
-
-def printable(line: str) -> str:
-    """Return *line* without anything that could move a cursor or change a colour."""
-    line = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", line)
-    return "".join(character for character in line if character.isprintable()).strip()
 
 
 def fit(text: str, width: int) -> str:

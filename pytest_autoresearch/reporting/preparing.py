@@ -9,7 +9,8 @@ import pytest
 
 from pytest_autoresearch.experiment import KEY, Experiment
 from pytest_autoresearch.measuring.run import RunFailed
-from pytest_autoresearch.reporting.live import LiveLine, printable
+from pytest_autoresearch.oneline import one_line
+from pytest_autoresearch.reporting.live import LiveLine
 from pytest_autoresearch.repository import Unusable
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 PROGRESS = re.compile(r"\d%\|")  # a bar: it is going to be overwritten
 
 
-def open_experiment(session: pytest.Session, settings: Settings) -> None:
+def open_experiment(session: pytest.Session, settings: Settings, revision: str = "HEAD") -> Experiment:
     """Open the experiment for the session's items; its ``prepare.py`` may have to fetch data first.
 
     What it says is shown; how far it is, on the live line. If it fails, the session ends with exit code 1.
@@ -33,10 +34,11 @@ def open_experiment(session: pytest.Session, settings: Settings) -> None:
             if PROGRESS.search(line):
                 live.update(line)
             elif reporter is not None and reporter.verbosity >= 0 and not described and line.strip():
-                reporter.write_line(f"prepare.py: {printable(line)}")
+                reporter.write_line(f"prepare.py: {one_line(line)}")
 
         try:
-            session.stash[KEY] = Experiment.of(settings, show)
+            session.stash[KEY] = experiment = Experiment.of(settings, show, revision)
         except (RunFailed, Unusable) as error:
             reason = f"prepare.py failed, {error}" if isinstance(error, RunFailed) else str(error)
             pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)
+    return experiment

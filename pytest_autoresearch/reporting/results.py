@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
+
 if TYPE_CHECKING:
     from pytest_autoresearch.campaign import Campaign
     from pytest_autoresearch.ledger import Entry, Verdict
-    from pytest_autoresearch.measuring.measurement import Measurement
 
 # Upstream knows three outcomes, and tools that read its file know no others.
 STATUS: dict[Verdict, str] = {
@@ -50,10 +51,10 @@ def baseline_row(commit: str, measurements: Sequence[Measurement]) -> str:
 
 
 def _row(commit: str, measurements: Sequence[Measurement], status: str, description: str) -> str:
-    score = sum(run.score for run in measurements) / len(measurements) if measurements else 0.0
+    score = mean_score(measurements) if measurements else 0.0
     memory = max((run.memory_mb or 0.0 for run in measurements), default=0.0) / 1024
     text = re.sub(r"\s+", " ", description)
-    return f"{commit[:7]}\t{score:.6f}\t{memory:.1f}\t{status}\t{text}\n"
+    return f"{commit[:7]}\t{exact(score)}\t{memory:.1f}\t{status}\t{text}\n"
 
 
 def summary(campaign: Campaign, metric: str) -> list[str]:
@@ -64,7 +65,7 @@ def summary(campaign: Campaign, metric: str) -> list[str]:
     trials = "1 trial" if len(entries) == 1 else f"{len(entries)} trials"
     lines = [f"{trials}: {', '.join(parts)}" if parts else "no trials yet"]
     kept = [entry for entry in entries if entry.verdict == "kept"]
-    lines += [f"  {entry.number:04d}  {entry.score:.4f}  {entry.description}" for entry in kept]
+    lines += [f"  {entry.number:04d}  {figure(entry.score or 0)}  {entry.description}" for entry in kept]
     start, best = campaign.start_score, campaign.incumbent.mean
     if kept:
         # The run that won a comparison is a lucky one more often than not.
