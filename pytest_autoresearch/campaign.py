@@ -198,7 +198,9 @@ class Campaign:
     def _entry(self, commit: str, message: str) -> Entry:
         blob = self.repository.blob_of(self.repository.script, commit) or ""
         try:
-            return Entry.from_message(message, commit, blob, self._constants(self.repository.text(blob)))
+            return Entry.from_message(
+                message, commit, blob, self._constants(self.repository.text(blob, commit))
+            )
         except ValueError as error:
             msg = f"a ref below {self._refs} is no trial: {error}"
             raise Unusable(msg) from error

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_autoresearch.oneline import one_line
+
 if TYPE_CHECKING:
     import git
 
@@ -73,7 +75,7 @@ class Repository:
     def committed(self, path: str, revision: str = "HEAD") -> str | None:
         """Return the text of a file in a commit; None if it is not there."""
         blob = self.blob_of(path, revision)
-        return None if blob is None else self.text(blob)
+        return None if blob is None else self.text(blob, path)
 
     def blob_of(self, path: str, revision: str = "HEAD") -> str | None:
         """Return the blob of a file in a commit; None if it is not there."""
@@ -92,15 +94,15 @@ class Repository:
         file = self.root / path
         return self._try("hash-object", "--", str(file)) if file.is_file() else None
 
-    def text(self, blob: str) -> str:
-        """Return the text of a blob, byte for byte.
+    def text(self, blob: str, name: str) -> str:
+        """Return the text of a blob, byte for byte; *name* is what to call it.
 
         Raises:
             Unusable: it is not UTF-8.
         """
         options = {"stdout_as_string": False, "strip_newline_in_stdout": False}
         data: bytes = self._call("cat-file", "blob", blob, **options)
-        return decoded(data, blob)
+        return decoded(data, name)
 
     def blob(self, text: str) -> str:
         """Return the blob that *text* is or would be."""
@@ -180,7 +182,7 @@ class Repository:
             # In a session of its own: Ctrl-C reaches everything in the terminal's, and git must finish.
             return self._git.execute(["git", command, *arguments], start_new_session=True, **options)
         except git.GitCommandError as error:
-            msg = f"git {command}: {_last_line(error.stderr)}"
+            msg = f"git {command}: {_gist(error.stderr)}"
             raise Unusable(msg) from error
 
     def _try(self, command: str, *arguments: str) -> str | None:
@@ -189,7 +191,7 @@ class Repository:
             command, *arguments, with_extended_output=True, with_exceptions=False
         )
         if status > 1:
-            msg = f"git {command}: {_last_line(errors)}"
+            msg = f"git {command}: {_gist(errors)}"
             raise Unusable(msg)
         return None if status else str(output).strip() or None
 
@@ -230,7 +232,10 @@ def decoded(data: bytes, name: str) -> str:
         raise Unusable(msg) from error
 
 
-def _last_line(text: str | bytes | None) -> str:
-    lines = (text.decode(errors="replace") if isinstance(text, bytes) else text or "").strip().splitlines()
+def _gist(text: str | bytes | None) -> str:
+    """Return the line of what git said that tells what is wrong."""
+    said = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
     # GitPython frames what git said.
-    return lines[-1].strip().removeprefix("stderr: '").removesuffix("'") if lines else "no reason given"
+    lines = said.strip().removeprefix("stderr: '").removesuffix("'").splitlines()
+    telling = [line for line in lines if line.startswith(("fatal: ", "error: "))]
+    return one_line([*lines, *telling][-1]) if lines else "no reason given"

@@ -124,6 +124,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # so that a test can signal all of it, as a terminal does
         )
 
     def research(self, *arguments: str, tag: str = "t", **environment: str) -> Session:

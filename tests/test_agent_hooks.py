@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.project import Project
 
 GAIN = ("LR = 0.04", "LR = 0.05")
@@ -95,3 +97,39 @@ def pytest_autoresearch_propose(briefing):
     assert project.rows()[2][4] == entry["description"]
     project.research().exits(0).decides("discarded")
     assert session.code == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ('"LR = 1"', "a Proposal was expected, not 'LR = 1'"),
+        ('Proposal(None, "x")', "source and description of a Proposal are texts"),
+        ("Proposal(briefing.script, None)", "source and description of a Proposal are texts"),
+    ],
+    ids=["text", "source", "description"],
+)
+def test_an_answer_that_is_no_proposal_is_one_line(project: Project, answer: str, reason: str) -> None:
+    add(
+        project,
+        f"""
+from pytest_autoresearch import Proposal
+
+def pytest_autoresearch_propose(briefing):
+    return {answer}
+""",
+    )
+    project.research().exits(1).shows(f"no proposal: TypeError: {reason}").hides("INTERNALERROR")
+
+
+def test_a_listener_that_fails_ends_the_campaign(project: Project) -> None:
+    project.proposes(GAIN, ("BATCH = 64", "BATCH = 32"))
+    add(
+        project,
+        """
+
+def pytest_autoresearch_decided(entry):
+    raise OSError("no mail")
+""",
+    )
+    session = project.research().exits(1).decides("kept").hides("INTERNALERROR")
+    session.shows("pytest_autoresearch_decided failed after trial[0001-lr-0.04-lr-0.05]: OSError: no mail")

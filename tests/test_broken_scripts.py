@@ -15,6 +15,7 @@ SLOW = "import time, sys; sys.stdout.flush(); time.sleep(60)  # "
     [
         ("LR = 0.04", "LR = oops", "crashed", "exit code 1: NameError: name 'oops' is not defined"),
         ("LR = 0.04", "LR = 0.04; import os; os.abort()", "crashed", "killed by SIGABRT"),
+        ("LR = 0.04", "LR = 0.04; import os; os.kill(os.getpid(), 40)", "crashed", "killed by signal 40"),
         (PRINT, 'print(f"loss:', "crashed", "no line 'val_bpb: NUMBER' in its output"),
         (PRINT, 'print("val_bpb: nan") #', "crashed", "val_bpb is nan"),
         (PRINT, 'print("val_bpb: -inf") #', "crashed", "val_bpb is -inf"),
@@ -24,7 +25,19 @@ SLOW = "import time, sys; sys.stdout.flush(); time.sleep(60)  # "
         ("LR = 0.04", "LR = 0.04; assert LR > 1", "refused", "LR > 1"),
         ("LR = 0.04", "LR = 0.04 #" + "x" * 300_000, "refused", "bytes, at most 262144 are allowed"),
     ],
-    ids=["error", "signal", "silent", "nan", "infinite", "word", "hang", "syntax", "assert", "huge"],
+    ids=[
+        "error",
+        "signal",
+        "real-time",
+        "silent",
+        "nan",
+        "infinite",
+        "word",
+        "hang",
+        "syntax",
+        "assert",
+        "huge",
+    ],
 )
 def test_it_is_a_verdict_and_the_loop_goes_on(
     project: Project, old: str, new: str, verdict: str, reason: str
@@ -55,3 +68,37 @@ def test_what_a_script_prints_does_not_reach_the_terminal_raw(project: Project) 
     project.proposes(("LR = 0.04", "raise SystemExit('\\x1b[2J\\x1b]0;owned\\x07 \\u202ebye')"))
     session = project.research().exits(0).decides("crashed")
     session.shows("CRASHED").hides("\x1b[2J", "\x07", "\u202e")
+
+
+def test_odd_figures_beside_the_score_do_no_harm(project: Project) -> None:
+    odd = "LR = 0.05\nprint('---\\nnum_steps: nan\\ntotal_tokens_M: inf\\npeak_vram_mb: much')\n"
+    project.proposes(("LR = 0.04", odd)).research().exits(0).decides("kept")
+    [run] = project.ledger()[0]["measurements"]
+    assert "steps" not in run
+    assert "tokens" not in run
+
+
+def test_a_script_that_closes_its_output_and_lives_on_is_ended(project: Project) -> None:
+    project.proposes((PRINT, "import os, time; os.close(1); os.close(2); time.sleep(60) #"))
+    session = project.research().exits(0).decides("timeout")
+    session.shows("still running 5 s after it closed its output")
+
+
+def test_a_child_that_keeps_writing_does_not_hold_a_finished_script(project: Project) -> None:
+    chatter = "LR = 0.05\nimport subprocess\nsubprocess.Popen('while true; do echo x; done', shell=True)"
+    session = project.proposes(("LR = 0.04", chatter)).research("--timeout=30").exits(0).decides("kept")
+    assert project.ledger()[0]["measurements"][0]["wall_seconds"] < 10, session.screen
+
+
+def test_a_failed_working_tree_does_not_reach_the_terminal_raw(project: Project) -> None:
+    project.research("--autoresearch-trials=0").exits(0)
+    project.script.write_text("raise SystemExit('\\x1b[2J\\x1b]0;owned\\x07' + 'x' * 60_000)")
+    session = project.pytest("experiment/train.py").exits(1).hides("\x1b[2J", "\x07")
+    assert len(session.screen) < 6_000
+
+
+def test_a_metric_of_any_size_keeps_its_digits(pytester: pytest.Pytester) -> None:
+    project = Project(pytester, script='X = 2e-8\nprint("val_bpb:", X)\n')
+    project.proposes(("2e-8", "1e-8")).research().exits(0).decides("kept").shows("2.0e-08 -> 1.0e-08")
+    assert project.records[0]["mean"] == 1e-8
+    project.pytest("-k", "baseline").exits(0)

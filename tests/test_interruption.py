@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -24,6 +25,7 @@ if LR > 0.055:
 """
 FIRST = ("LR = 0.04", HANGS)
 SECOND = ("LR = 0.05", "LR = 0.06")
+FAST = ("LR = 0.04", "LR = 0.05")
 
 
 def interrupt(project: Project, number: int) -> tuple[int, str]:
@@ -97,20 +99,56 @@ def test_a_keep_that_did_not_reach_the_working_tree_is_finished(project: Project
     assert "LR = 0.05" in project.script.read_text()
 
 
-def test_signals_wait_for_git(project: Project) -> None:
-    slow = "import time\n\ndef pytest_autoresearch_decided(entry):\n    print(entry.number)\n"
-    project.proposes(*[("LR = 0.04", f"LR = 0.04{number:03}") for number in range(1, 400)])
+SLOW_GIT = """#!/bin/sh
+case "$*" in *commit-tree*Trial*|*commit-tree*) if [ -e "{armed}" ]; then touch "{seen}"; sleep 1; fi;; esac
+exec {git} "$@"
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_waits_for_git(project: Project, number: signal.Signals) -> None:
+    """Ctrl-C in a terminal reaches every process of the group, in the middle of a trial's commit."""
+    folder = project.path / ".git" / "slow"
+    folder.mkdir()
+    armed, seen = folder / "armed", folder / "seen"
+    (folder / "git").write_text(SLOW_GIT.format(armed=armed, seen=seen, git=shutil.which("git")))
+    (folder / "git").chmod(0o755)
+    arm = f'\n\ndef pytest_autoresearch_decided(entry):\n    open({str(armed)!r}, "w").close()\n'
+    project.proposes(FAST, ("BATCH = 64", "BATCH = 32"), ("BATCH = 32", "BATCH = 16"))
     conftest = project.path / "conftest.py"
-    conftest.write_text(conftest.read_text() + slow)
+    conftest.write_text(conftest.read_text() + arm)
     project.commit()
-    with project.start("--autoresearch", "--autoresearch-tag=t") as process:
-        time.sleep(4)
-        process.terminate()
-        process.communicate(timeout=20)
-    assert process.returncode == 2
-    entries, refs = project.ledger(), project.refs()
-    assert len(entries) > 3
-    assert [entry["commit"] for entry in entries] == [refs[f"{entry['number']:04d}"] for entry in entries]
-    assert len(refs) == 1 + len(entries)
+    path = f"{folder}:{os.environ['PATH']}"
+    with project.start("--autoresearch", "--autoresearch-tag=t", PATH=path) as process:
+        while not seen.exists():
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        screen, _ = process.communicate(timeout=20)
+    assert process.returncode == 2, screen
+    assert [entry["verdict"] for entry in project.ledger()] == ["kept", "kept"]
+    refs = project.refs()
+    assert [entry["commit"] for entry in project.ledger()] == [refs["0001"], refs["0002"]]
+    assert len(refs) == 3
     assert project.is_clean()
     subprocess.run(["git", "fsck", "--strict"], cwd=project.path, check=True, capture_output=True)
+
+
+def test_a_stop_while_the_agent_thinks_is_no_failure(project: Project) -> None:
+    thinking = project.path / "thinking"
+    project.write(
+        conftest_py=f"""
+            import time
+
+            def pytest_autoresearch_propose(briefing):
+                open({str(thinking)!r}, "w").close()
+                time.sleep(60)
+        """
+    ).commit()
+    with project.start("--autoresearch", "--autoresearch-tag=t") as process:
+        while not thinking.exists():
+            time.sleep(0.05)
+        process.terminate()
+        screen, _ = process.communicate(timeout=20)
+    assert process.returncode == 2, screen
+    assert "no proposal" not in screen

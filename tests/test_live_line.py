@@ -29,7 +29,9 @@ print("val_bpb: 1.5")
 """
 
 
-def watch(project: Project, *arguments: str, columns: int = 80) -> tuple[list[str], list[str], int]:
+def watch(
+    project: Project, *arguments: str, columns: int = 80, term: str = "xterm"
+) -> tuple[list[str], list[str], int]:
     """Run pytest on a terminal; return the live lines that were seen, the last screen, and the exit code."""
     without = [argument for name in PLUGINS for argument in ("-p", f"no:{name}")]
     pid, terminal = pty.fork()
@@ -37,7 +39,7 @@ def watch(project: Project, *arguments: str, columns: int = 80) -> tuple[list[st
         ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         os.chdir(project.path)
         # Given whole: GNU readline puts COLUMNS into the process's own, behind Python's back.
-        environment = {"PATH": os.environ["PATH"], "HOME": str(project.path), "TERM": "xterm-256color"}
+        environment = {"PATH": os.environ["PATH"], "HOME": str(project.path), "TERM": term}
         command = [sys.executable, "-m", "pytest", *without, *arguments]
         os.execve(sys.executable, command, environment)  # noqa: S606
     screen = pyte.Screen(columns, 40)
@@ -84,7 +86,17 @@ def test_a_log_without_terminal_is_not_cluttered(pytester: pytest.Pytester) -> N
 
 def test_a_dumb_terminal_gets_no_motion(pytester: pytest.Pytester) -> None:
     project = Project(pytester, script=SLOW)
-    project.research("--autoresearch-trials=0", TERM="dumb").exits(0).hides("\x1b")
+    live, _, code = watch(project, "--autoresearch", "--autoresearch-trials=0", term="dumb")
+    assert (live, code) == ([], 0)
+
+
+def test_a_log_has_a_line_now_and_then(pytester: pytest.Pytester) -> None:
+    project = Project(pytester, script=SLOW)
+    project.write(
+        conftest_py="from pytest_autoresearch.reporting import live\n\nlive.HEARTBEAT = 0.2\n"
+    ).commit()
+    session = project.research("--autoresearch-trials=0", "--autoresearch-agent=tuner").exits(0).hides("\x1b")
+    assert 3 <= session.screen.count("\n  baseline: step 0000") <= 9, session.screen
 
 
 def test_fields_are_dropped_from_the_right() -> None:

@@ -62,8 +62,18 @@ def test_the_experiment_can_be_named_with_the_loop(project: Project) -> None:
     project.research("--autoresearch-trials=0", "experiment/train.py").exits(0).shows("::baseline PASSED")
 
 
+def test_help_needs_no_clean_tree(project: Project) -> None:
+    project.script.write_text("LR = 1\n")
+    project.pytest("--autoresearch", "--help").exits(0).shows("--autoresearch-trials=N")
+
+
+def test_a_loop_without_its_start_is_refused(project: Project) -> None:
+    project.research("-k", "nothing").exits(4).shows("the baseline was not measured")
+    project.research("experiment/train.py::candidate").exits(4).shows("drop train.py")
+
+
 def test_planning_changes_nothing(project: Project) -> None:
-    for option in ("--collect-only", "--setup-plan"):
+    for option in ("--collect-only", "--setup-plan", "--setup-only"):
         project.research(option).exits(0).shows("baseline")
     assert project.git("branch", "--list") == "* main"
     assert not project.refs()

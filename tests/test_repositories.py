@@ -123,3 +123,82 @@ def test_work_of_the_user_during_a_run_is_not_overwritten(project: Project) -> N
     session = project.research().exits(1).decides("kept")
     session.shows("experiment/train.py changed during trial 1, which is stored").hides("Traceback")
     assert project.script.read_text().endswith("# mine")
+
+
+def test_a_commit_of_the_user_during_a_run_is_not_undone(project: Project) -> None:
+    command = f"cd {project.path} && git -c user.name=Ada -c user.email=a@b commit -q --allow-empty -m mine"
+    project.proposes(("LR = 0.04", f"LR = 0.05\nimport os; assert not os.system({command!r})"))
+    session = project.research().exits(1).hides("Traceback", "campaign.py")
+    session.shows("git update-ref: fatal:", "could not be decided and stored")
+    assert project.subjects()[0] == "mine"
+    assert sorted(project.refs()) == ["0000"]
+
+
+def test_a_trial_that_cannot_be_stored_ends_the_loop(project: Project) -> None:
+    project.proposes(GAIN, ("BATCH = 64", "BATCH = 32")).research("--autoresearch-trials=0").exits(0)
+    (project.path / ".git" / "refs" / "autoresearch" / "t" / "0001.lock").touch()
+    session = project.research().exits(1).hides("Traceback", "campaign.py")
+    session.shows("git update-ref: fatal:", "could not be decided and stored")
+    assert session.screen.count("::trial[") == 3  # its line, its error, and the summary's
+
+
+def test_a_campaign_goes_on_with_its_own_prepare(project: Project) -> None:
+    project.proposes(GAIN).research("--autoresearch-trials=0").exits(0)
+    project.git("checkout", "--quiet", "main")
+    prepare = project.script.with_name("prepare.py")
+    prepare.write_text(prepare.read_text().replace("nothing to fetch", "another corpus"))
+    project.commit("Change what is fixed, on main alone")
+    project.research().exits(0).decides("kept").shows("nothing to fetch").hides("another corpus")
+
+
+def test_a_refused_campaign_leaves_the_branch_alone(project: Project) -> None:
+    project.research("--autoresearch-trials=0").exits(0)
+    project.git("checkout", "--quiet", "main")
+    project.write(pytest_ini="[pytest]\nautoresearch_metric = training_seconds\n").commit()
+    project.research().exits(4).shows("campaign t was begun with metric val_bpb").hides("::baseline P")
+    assert project.git("branch", "--show-current") == "main"
+
+
+@pytest.mark.parametrize("name", ["notes", "0001"])
+def test_a_foreign_ref_is_one_line(project: Project, name: str) -> None:
+    project.proposes(GAIN).research("--autoresearch-trials=0").exits(0)
+    project.git("update-ref", f"refs/autoresearch/t/{name}", "HEAD~1")
+    session = project.research().exits(4).hides("Traceback", "INTERNALERROR")
+    session.shows("refs/autoresearch/t/", "is no trial")
+
+
+def test_a_script_that_is_not_utf8_is_one_line(project: Project) -> None:
+    project.script.write_bytes("# -*- coding: latin-1 -*-\nNAME = 'caf\xe9'\n".encode("latin-1"))
+    project.commit().research().exits(1).shows("experiment/train.py is not UTF-8 text").hides(
+        "Traceback", "INTERNALERROR"
+    )
+
+
+def test_a_prepare_that_is_not_committed_is_one_line(project: Project) -> None:
+    project.git("rm", "--quiet", "--cached", "experiment/prepare.py")
+    project.git("commit", "--quiet", "--message", "Forget it")
+    project.research().exits(1).shows("experiment/prepare.py is not committed: add and commit it first")
+
+
+def test_results_of_somebody_else_are_not_written_over(project: Project) -> None:
+    project.write(results_tsv="commit\tval_bpb\tmemory_gb\tstatus\tdescription\nabcdef0\t1\t1\tkeep\tx\n")
+    project.research().exits(4).shows("results.tsv is not a campaign's: move it away first")
+    assert "abcdef0" in (project.path / "results.tsv").read_text()
+
+
+def test_a_second_campaign_writes_results_of_its_own(project: Project) -> None:
+    project.proposes(GAIN).research().exits(0)
+    project.research(tag="u").exits(0)
+    assert len(project.rows()) == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["LR = 0.04  # \u00e9\n", "LR = 0.04\r\nB = 1\r\n", "\ufeffLR = 0.04\n", "LR = 0.04"]
+)
+def test_a_script_goes_through_git_byte_for_byte(pytester: pytest.Pytester, text: str) -> None:
+    project = Project(pytester, script="")
+    project.script.write_bytes((text + '\nprint(f"val_bpb: {LR}")').encode())
+    project.commit().proposes(("LR = 0.04", "LR = 0.03")).research().exits(0).decides("kept").leaves_clean()
+    assert (
+        project.script.read_bytes() == (text + '\nprint(f"val_bpb: {LR}")').replace("0.04", "0.03").encode()
+    )

@@ -49,7 +49,7 @@ def mean_score(measurements: Iterable[Measurement]) -> float:
 
 def figure(value: float, sign: str = "") -> str:
     """Return *value* for a person: four decimals, or an exponent where they would hide it."""
-    return f"{value:{sign}.4f}" if value == 0 or abs(value) >= 1e-4 else f"{value:{sign}.1e}"
+    return f"{value:{sign}.4f}" if value == 0 or abs(value) >= 5e-5 else f"{value:{sign}.1e}"
 
 
 def exact(value: float) -> str:

@@ -69,9 +69,8 @@ def summary(campaign: Campaign, metric: str) -> list[str]:
     start, best = campaign.start_score, campaign.incumbent.mean
     if kept:
         # The run that won a comparison is a lucky one more often than not.
-        lines.append(
-            f"{metric} {start:.4f} -> {best:.4f} ({best - start:+.4f}), as the winning run measured it"
-        )
+        gain = f"{metric} {figure(start)} -> {figure(best)} ({figure(best - start, '+')})"
+        lines.append(f"{gain}, as the winning run measured it")
     return [
         *lines,
         f"kept trials: git log autoresearch/{tag}",
