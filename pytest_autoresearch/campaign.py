@@ -38,8 +38,12 @@ if TYPE_CHECKING:
 
 
 class Campaign:
-    """What is known under one tag, and the only writer of it."""
+    """What is known under one tag, and the only writer of it.
 
+    It is looked at first, then opened, which checks out its branch, and begun once the baseline is measured.
+    """
+
+    begun = False
     incumbent: baseline.Record
     ledger: Ledger
     start: str
@@ -133,6 +137,7 @@ class Campaign:
                 self.repository.move({self._refs + "0000": (None, commit)})
         self.incumbent = record
         self._load()
+        self.begun = True
 
     def _check_same(self, opening: str) -> None:
         trailers = trailers_of(self.repository.message(opening))

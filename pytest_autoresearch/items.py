@@ -19,6 +19,7 @@ from pytest_autoresearch.reporting.live import LiveLine
 from pytest_autoresearch.repository import Unusable, decoded
 
 if TYPE_CHECKING:
+    from _pytest._code.code import ExceptionInfo
     from _pytest._io import TerminalWriter
 
     from pytest_autoresearch.agents.briefing import Proposal
@@ -92,6 +93,10 @@ class ExperimentItem(pytest.Item):
     def note(self, **properties: object) -> None:
         """Add properties to the item's reports, for JUnit and other plugins."""
         self.user_properties += properties.items()
+
+    def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Return what :meth:`explain` says, else pytest's traceback."""
+        return self.explain(excinfo.value) or super().repr_failure(excinfo, style)
 
     def explain(self, error: BaseException) -> Compact | None:
         """Return a few lines instead of a traceback, where the reason is not in this program."""

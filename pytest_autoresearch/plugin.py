@@ -107,7 +107,7 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if call.excinfo and hasattr(item, "explain"):
+    if call.excinfo and hasattr(item, "explain"):  # pytest asks repr_failure about the call alone
         report.longrepr = item.explain(call.excinfo.value) or report.longrepr
     if call.when == "call" and (outcome := getattr(item, "autoresearch_outcome", None)):
         report.autoresearch = outcome  # type: ignore[attr-defined]  # for pytest_report_teststatus

@@ -75,7 +75,7 @@ class Research:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what came of it, over all sessions of the campaign."""
-        if hasattr(self.campaign, "ledger"):
+        if self.campaign.begun:
             terminalreporter.write_sep("=", f"autoresearch {self.campaign.tag}")
             for line in summary(self.campaign, self._settings.metric):
                 terminalreporter.write_line(line)
