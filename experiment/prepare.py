@@ -3,7 +3,7 @@ The fixed half of the experiment: its constants, its data, its tokenizer, its da
 
     python experiment/prepare.py      # prepare everything now; training does so by itself if need be
 
-Two profiles share this file. With an accelerator it is upstream's: climbmix, 5 minutes. Without one, a
+Two profiles share this file. With CUDA it is upstream's: climbmix, 5 minutes. Without one, a
 miniature of it that a laptop can train in half a minute: 230 years of State of the Union addresses.
 No agent changes this file; what it could gain here would be a different question, not a better answer.
 """
@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import itertools
 import json
@@ -55,7 +56,7 @@ EVAL_TOKENS = per_device(cuda=40 * 524288, cpu=65536)  # validation tokens score
 VOCAB_SIZE = per_device(cuda=8192, cpu=2048)  # special tokens included
 SEED = int(os.environ.get("AUTORESEARCH_SEED", "42"))  # the harness's to vary, nobody's to search
 
-if "AUTORESEARCH_TIME_BUDGET" in os.environ:  # the human's to set; no agent reaches the environment
+if "AUTORESEARCH_TIME_BUDGET" in os.environ:  # the human's to set, no agent's
     TIME_BUDGET = float(os.environ["AUTORESEARCH_TIME_BUDGET"])
 
 CLIMBMIX_REPO = "karpathy/climbmix-400b-shuffle"  # on the Hugging Face Hub
@@ -103,9 +104,9 @@ def clock():
     """
     Seconds that count against TIME_BUDGET.
 
-    On an accelerator these are wall seconds, once its queue is empty. On a CPU they are seconds of the
+    With CUDA these are wall seconds, once its queue is empty. On a CPU they are seconds of the
     processor's time, spent by one thread: a neighbour that takes turns on the core costs the run
-    waiting, not learning, and a second thread would be charged like the first.
+    waiting, not learning, and a second thread would be charged like the first. Other processes are not.
     """
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
@@ -479,7 +480,7 @@ def evaluate_bpb(model, tokenizer, batch_size):
             for logits, row_targets in zip(model(inputs), targets, strict=True):  # float32 one row at a time
                 row_bytes = token_bytes[row_targets]
                 surprise = F.cross_entropy(logits.float(), row_targets, reduction="none")
-                nats += surprise[row_bytes > 0].sum(dtype=torch.float64)
+                nats += torch.where(row_bytes > 0, surprise, 0).sum(dtype=torch.float64)
                 size += row_bytes.sum()
     return nats.item() / math.log(2) / size.item()
 
@@ -541,6 +542,9 @@ def main():
     print(f"torch:        {torch.__version__}")
     print(f"data:         {CORPUS} {data[:12]}")
     print(f"tokenizer:    {files['tokenizer.tiktoken']['sha256'][:12]}")
+    if DEVICE.type == "cuda":  # with FlashAttention 3 a second buys more
+        found = importlib.util.find_spec("kernels") is not None
+        print(f"kernels:      {importlib.metadata.version('kernels') if found else 'none'}")
     print(f"time_budget:  {TIME_BUDGET:g}")
 
 

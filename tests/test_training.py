@@ -147,6 +147,65 @@ assert torch.allclose(exported(tokens), model(tokens), atol=1e-4)
     assert result.returncode == 0, result.stderr
 
 
+NUMERICS = """
+q, k, v = (torch.randn(2, 16, 3, 8) for _ in range(3))
+back = torch.arange(16)[:, None] - torch.arange(16)
+for window in (1, 7, 15, 99):
+    scores = torch.einsum("bqhc,bkhc->bhqk", q, k) / 8**0.5
+    scores = scores.masked_fill((back < 0) | (back > window), -math.inf)
+    expected = torch.einsum("bhqk,bkhc->bqhc", scores.softmax(-1), v)
+    assert torch.allclose(attend(q, k, v, window), expected, atol=1e-5)
+
+for shape in ((4, 48, 16), (4, 16, 48)):
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+    assert 0.7 < values.min() and values.max() < 1.2
+
+WARMUP_RATIO, WARMDOWN_RATIO, FINAL_LR_FRAC = 0.2, 0.5, 0.1
+points = (0.0, 0.1, 0.2, 0.5, 0.75, 1.0)
+assert [round(lr_multiplier(point), 9) for point in points] == [0.0, 0.5, 1.0, 1.0, 0.55, 0.1]
+
+def gradient(rows, steps):
+    global MICRO_STEPS
+    MICRO_STEPS = steps
+    model.zero_grad()
+    kept = []
+    for optimizer in (adamw, muon):
+        optimizer.step = lambda: kept or kept.append(model.head.weight.grad.clone())
+    train_step(iter([(part, part, 0) for part in rows]), 1.0, 0.9, 0.0)
+    return kept[0]
+
+tokens = torch.arange(4 * 32).view(4, 32)
+assert torch.allclose(gradient([tokens], 1), gradient([tokens[:2], tokens[2:]], 2), atol=1e-6)
+"""
+
+
+@pytest.mark.usefixtures("prepare")
+def test_its_numerics_are_the_textbook_s(tmp_path: Path, cache: Path) -> None:
+    before, _, _ = changed(tmp_path, SMALL).read_text().partition("warm_up()\nseconds")
+    (tmp_path / "numerics.py").write_text(before + NUMERICS)
+    result = run(tmp_path / "numerics.py", cache=cache)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prepare")
+def test_it_compiles_into_one_graph(tmp_path: Path, cache: Path) -> None:
+    """What CUDA does by default, as far as a CPU can tell."""
+    constants = SMALL | {"COMPILE": "False", "DTYPE": '"bfloat16"', "WINDOW_PATTERN": '"SSSL"'}
+    before, _, _ = changed(tmp_path, constants).read_text().partition("warm_up()\nseconds")
+    code = """
+tokens = torch.arange(2 * MAX_SEQ_LEN).view(2, MAX_SEQ_LEN) % 100
+whole = torch.compile(model, backend="aot_eager", fullgraph=True)
+assert torch.allclose(whole(tokens, tokens), model(tokens, tokens), atol=1e-2)
+muon.update = torch.compile(muon_update, backend="aot_eager", fullgraph=True)
+compiled = whole
+warm_up()
+"""
+    (tmp_path / "compiled.py").write_text(before + code)
+    result = run(tmp_path / "compiled.py", cache=cache)
+    assert result.returncode == 0, result.stderr
+
+
 def quick(script: Path) -> str:
     """The script with fewer rows to score."""
     return f"""
