@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,9 @@ def test_the_tuner_researches_a_real_model(project: Project) -> None:
         assert run["steps"] > 1
         assert 2 <= run["training_seconds"] < 6
     assert len(project.rows()) == 4
+    # Three runs of two seconds know little of their own noise: sometimes they agree by chance.
+    records = project.script.with_name("baseline.json")
+    records.write_text(re.sub(r'"spread": [\d.e-]+', '"spread": 0.05', records.read_text()))
     project.pytest("-k", "baseline", BUDGET, AUTORESEARCH_CACHE=cache).exits(0).shows("::baseline PASSED")
 
 

@@ -96,7 +96,7 @@ def test_a_log_has_a_line_now_and_then(pytester: pytest.Pytester) -> None:
         conftest_py="from pytest_autoresearch.reporting import live\n\nlive.HEARTBEAT = 0.2\n"
     ).commit()
     session = project.research("--autoresearch-trials=0", "--autoresearch-agent=tuner").exits(0).hides("\x1b")
-    assert 3 <= session.screen.count("\n  baseline: step 0000") <= 9, session.screen
+    assert session.screen.count("\n  baseline: step 0000") >= 3, session.screen
 
 
 def test_fields_are_dropped_from_the_right() -> None:
