@@ -73,6 +73,8 @@ class Project:
         (self.path / ".gitignore").write_text("__pycache__/\n")
         self.git("init", "--quiet", "--initial-branch=main")
         self.commit()
+        self.temporary = self.path / ".git" / "tmp"  # where what is killed may leave something
+        self.temporary.mkdir()
 
     def git(self, *arguments: str) -> str:
         """Run git and return what it prints."""
@@ -119,7 +121,7 @@ class Project:
         return subprocess.Popen(
             command,
             cwd=self.path,
-            env=own | {"COLUMNS": "200"} | environment,
+            env=own | {"COLUMNS": "200", "TMPDIR": str(self.temporary)} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
