@@ -29,6 +29,15 @@ def changed(folder: Path, constants: dict[str, str]) -> Path:
     return folder / "train.py"
 
 
+def check_beside_the_model(folder: Path, cache: Path, constants: dict[str, str], code: str) -> None:
+    """Run *code* where the script has made everything and is about to train."""
+    before, marker, _ = changed(folder, constants).read_text().partition("warm_up()\nseconds")
+    assert marker
+    (folder / "beside.py").write_text(before + code)
+    result = run(folder / "beside.py", cache=cache)
+    assert result.returncode == 0, result.stderr
+
+
 def summary(stdout: str) -> dict[str, float]:
     lines = stdout.partition("---\n")[2].splitlines()
     return {name: float(value) for name, value in (line.split(":") for line in lines)}
@@ -112,7 +121,6 @@ for name in sys.argv[1:]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("prepare")
 def test_warming_up_leaves_no_trace_on_the_model(tmp_path: Path, cache: Path) -> None:
-    before, _, _ = changed(tmp_path, SMALL).read_text().partition("warm_up()\nseconds")
     code = """
 weights = [p.detach().clone() for p in model.parameters()]
 warm_up()
@@ -120,16 +128,13 @@ assert all(map(torch.equal, weights, model.parameters()))
 assert all(p.grad is None for p in model.parameters())
 assert not adamw.state and not muon.state
 """
-    (tmp_path / "warm.py").write_text(before + code)
-    result = run(tmp_path / "warm.py", cache=cache)
-    assert result.returncode == 0, result.stderr
+    check_beside_the_model(tmp_path, cache, SMALL, code)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prepare")
 def test_the_model_looks_only_backwards(tmp_path: Path, cache: Path) -> None:
     constants = {"WINDOW_PATTERN": '"SSL"', "DEPTH": "4", "TOTAL_BATCH_SIZE": "2**9"}
-    before, _, _ = changed(tmp_path, constants).read_text().partition("warm_up()\nseconds")
     code = """
 for p in model.parameters():
     torch.nn.init.normal_(p, std=0.3)
@@ -142,9 +147,7 @@ with torch.no_grad():
 exported = torch.export.export(model, (tokens,)).module()
 assert torch.allclose(exported(tokens), model(tokens), atol=1e-4)
 """
-    (tmp_path / "causal.py").write_text(before + code)
-    result = run(tmp_path / "causal.py", cache=cache)
-    assert result.returncode == 0, result.stderr
+    check_beside_the_model(tmp_path, cache, constants, code)
 
 
 NUMERICS = """
@@ -181,10 +184,7 @@ assert torch.allclose(gradient([tokens], 1), gradient([tokens[:2], tokens[2:]], 
 
 @pytest.mark.usefixtures("prepare")
 def test_its_numerics_are_the_textbook_s(tmp_path: Path, cache: Path) -> None:
-    before, _, _ = changed(tmp_path, SMALL).read_text().partition("warm_up()\nseconds")
-    (tmp_path / "numerics.py").write_text(before + NUMERICS)
-    result = run(tmp_path / "numerics.py", cache=cache)
-    assert result.returncode == 0, result.stderr
+    check_beside_the_model(tmp_path, cache, SMALL, NUMERICS)
 
 
 @pytest.mark.slow
@@ -192,7 +192,6 @@ def test_its_numerics_are_the_textbook_s(tmp_path: Path, cache: Path) -> None:
 def test_it_compiles_into_one_graph(tmp_path: Path, cache: Path) -> None:
     """What CUDA does by default, as far as a CPU can tell."""
     constants = SMALL | {"COMPILE": "False", "DTYPE": '"bfloat16"', "WINDOW_PATTERN": '"SSSL"'}
-    before, _, _ = changed(tmp_path, constants).read_text().partition("warm_up()\nseconds")
     code = """
 tokens = torch.arange(2 * MAX_SEQ_LEN).view(2, MAX_SEQ_LEN) % 100
 whole = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -201,9 +200,7 @@ muon.update = torch.compile(muon_update, backend="aot_eager", fullgraph=True)
 compiled = whole
 warm_up()
 """
-    (tmp_path / "compiled.py").write_text(before + code)
-    result = run(tmp_path / "compiled.py", cache=cache)
-    assert result.returncode == 0, result.stderr
+    check_beside_the_model(tmp_path, cache, constants, code)
 
 
 def quick(script: Path) -> str:
