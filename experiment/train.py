@@ -421,7 +421,7 @@ for gpu, peak in {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12}.items():  
     if DEVICE.type == "cuda" and gpu in device_name():
         flops = model.flops_per_token() * steps * TOTAL_BATCH_SIZE
         print(f"mfu_percent:      {100 * flops / seconds / peak:.2f}")
-print(f"total_tokens_M:   {steps * TOTAL_BATCH_SIZE / 1e6:.1f}")
+print(f"total_tokens_M:   {steps * TOTAL_BATCH_SIZE / 1e6:.3f}")
 print(f"num_steps:        {steps}")
 print(f"num_params_M:     {num_params / 1e6:.1f}")
 print(f"depth:            {DEPTH}")

@@ -17,6 +17,8 @@ def test_gains_are_committed_and_the_rest_is_dropped(project: Project) -> None:
     session.shows("::baseline PASSED (0.9800", "KEPT (0.9700", "DISCARDED (0.9900", "KEPT (0.9650")
     session.shows("3 trials: 2 kept, 1 discarded", "val_bpb 0.9800 -> 0.9650 (-0.0150)")
     session.counts("1 passed, 2 kept, 1 discarded")
+    session.shows("kept trials: git log refs/autoresearch/t/0000..autoresearch/t")
+    assert len(project.subjects("refs/autoresearch/t/0000..autoresearch/t")) == 2
     assert project.subjects()[:3] == [
         "BATCH = 64 -> BATCH = 32",
         "LR = 0.04 -> LR = 0.05",

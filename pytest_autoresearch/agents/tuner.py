@@ -47,11 +47,11 @@ class Tuner:
     a bool                                       both                        choice
     ===========================================  ==========================  ========
 
-    Strings, zeros and negative numbers are left alone, for nothing tells their range, and so is
-    what is no hyperparameter by its name: seeds, paths, names and versions, evaluation, budgets,
-    vocabulary, peak FLOPS, dtypes, compiling, logging. A trailing comment overrules all of this:
-    ``# tune: fixed``, ``# tune: 1e-3..1e-1``, ``# tune: "L" | "SL" | "SSSL"``, after other words or
-    alone. A comment that cannot be read so is prose.
+    Strings, negative numbers and zeros that are no ratio are left alone, for nothing tells their
+    range, and so is what is no hyperparameter by its name: seeds, paths, names and versions,
+    evaluation, budgets, vocabulary, peak FLOPS, dtypes, compiling, logging. A trailing comment
+    overrules all of this: ``# tune: fixed``, ``# tune: 1e-3..1e-1``, ``# tune: "L" | "SL" |
+    "SSSL"``, after other words or alone. A comment that cannot be read so is prose.
 
     **What is proposed.** First every constant is moved once, alone. Integers come first, in the
     order of the script and one step down, an octave or half: under a fixed time budget a cheaper

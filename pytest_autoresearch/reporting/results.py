@@ -73,6 +73,6 @@ def summary(campaign: Campaign, metric: str) -> list[str]:
         lines.append(f"{gain}, as the winning run measured it")
     return [
         *lines,
-        f"kept trials: git log autoresearch/{tag}",
+        f"kept trials: git log refs/autoresearch/{tag}/0000..autoresearch/{tag}",
         f"all trials:  git log --no-walk --glob='refs/autoresearch/{tag}/*'",
     ]
