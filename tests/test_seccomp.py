@@ -1,0 +1,70 @@
+"""The filter by itself, run as the kernel would run it, for the other architecture too."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import struct
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_autoresearch.measuring import seccomp
+
+
+def decide(program: bytes, audit: int, number: int, *arguments: int) -> int:
+    """Return what the filter *program* makes of a system call, as the kernel would run it."""
+    data = struct.pack("=IIQ6Q", number, audit, 0, *arguments, *[0] * (6 - len(arguments)))
+    code = list(struct.iter_unpack("=HBBI", program))
+    place, word = 0, 0
+    while True:
+        operation, if_true, if_false, value = code[place]
+        place += 1
+        match operation:
+            case seccomp.LOAD:
+                (word,) = struct.unpack_from("=I", data, value)
+            case seccomp.AND:
+                word &= value
+            case seccomp.EQUAL:
+                place += if_true if word == value else if_false
+            case seccomp.AT_LEAST:
+                place += if_true if word >= value else if_false
+            case seccomp.JUMP:
+                place += value
+            case seccomp.RETURN:
+                return int(value)
+
+
+@pytest.mark.parametrize("machine", seccomp.ARCHITECTURES)
+@pytest.mark.parametrize("isolated", [True, False])
+def test_the_filter_decides_by_call_and_argument(
+    machine: str, *, isolated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    column, audit = seccomp.ARCHITECTURES[machine]
+    program = seccomp.program(isolated=isolated, protected={4242, -4200})
+
+    def verdict(numbers: Sequence[int | None], *arguments: int) -> int:
+        number = numbers[column]
+        assert number is not None
+        return decide(program, audit, number, *arguments)
+
+    listed = [each for each in seccomp.FORBIDDEN.values() if each[column] is not None]
+    assert {verdict(each) for each in listed} == {seccomp.DENY}
+    for *numbers, argument in seccomp.AIMED.values():
+        for target, expected in [(4242, seccomp.DENY), (-1, seccomp.DENY), (77, seccomp.ALLOW)]:
+            before = [0] * argument
+            # The kernel looks at 32 bits of a process id, whatever the others are.
+            assert verdict(numbers, *before, target % 2**32 | 0xABC << 32) == expected
+    changed = seccomp.ALLOW if isolated else seccomp.PRETEND
+    assert {verdict(each) for each in seccomp.ATTRIBUTES.values() if each[column] is not None} == {changed}
+    assert verdict(seccomp.SOCKET, socket.AF_UNIX) == (seccomp.ALLOW if isolated else seccomp.DENY)
+    assert verdict(seccomp.SOCKET, socket.AF_INET) == verdict(seccomp.SOCKETPAIR, 2) == seccomp.DENY
+    assert verdict(seccomp.SOCKETPAIR, socket.AF_UNIX) == seccomp.ALLOW
+    assert verdict(seccomp.CLONE, 0x01200011) == seccomp.ALLOW  # as fork
+    assert {verdict(seccomp.CLONE, 17 | 1 << bit) for bit in (17, *range(25, 31))} == {seccomp.DENY}
+    assert verdict(seccomp.CLONE3) == decide(program, audit, seccomp.NEWEST) == seccomp.UNKNOWN
+    assert verdict(seccomp.FCNTL, 0, 2) == verdict(seccomp.IOCTL, 0, 0x5401) == seccomp.ALLOW
+    assert verdict(seccomp.FCNTL, 0, 8) == verdict(seccomp.IOCTL, 0, 0x5412) == seccomp.DENY
+    assert decide(program, audit ^ 1, 0) == seccomp.KILL_PROCESS
+    assert decide(program, audit, 0) == seccomp.ALLOW  # read, or io_setup
