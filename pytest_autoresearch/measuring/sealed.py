@@ -1,0 +1,198 @@
+"""The sealed model as the scorer has it: a hostile file, checked, and interpreted operator by operator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load
+
+from pytest_autoresearch.measuring.operators import (
+    DTYPES,
+    Forbidden,
+    Reference,
+    check_arguments,
+    decode,
+    operator_named,
+    references,
+)
+from pytest_autoresearch.measuring.sealing import CONSTANTS, KEY, digest
+from pytest_autoresearch.oneline import one_line
+
+LARGEST_GRAPH = 16 << 20  # bytes of JSON
+MOST_NODES = 20_000
+COARSE = (torch.float16, torch.bfloat16)  # of 11 and 8 significant bits
+
+
+class Refused(Exception):
+    """A sealed model that gets no score; the message is one line that says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(one_line(reason))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """One node: an operator on constants and on the values of earlier nodes."""
+
+    name: str
+    function: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    dead: list[int] = dataclasses.field(default_factory=list)
+    """Nodes whose values nobody needs any more after this one."""
+
+    @property
+    def references(self) -> Iterator[int]:
+        """The numbers of the nodes whose values it takes."""
+        return (reference.node for reference in references([*self.args, *self.kwargs.values()]))
+
+    def __call__(self, values: Mapping[int, Any]) -> Any:
+        """Return its value, given those of earlier nodes.
+
+        Raises:
+            Refused: the operator cannot be applied to them.
+        """
+        try:
+            kwargs = {key: _filled(value, values) for key, value in self.kwargs.items()}
+            return self.function(*_filled(self.args, values), **kwargs)
+        except Exception as error:  # noqa: BLE001 - torch raises what it likes
+            raise Refused(f"{self.name} cannot be applied: {first_line(error)}") from None
+
+
+class Sealed:
+    """A sealed model: called with tokens, it interprets its graph."""
+
+    def __init__(self, content: bytes, announced: Collection[str], device: torch.device) -> None:
+        """Load a file and check all of it that can be checked without running it.
+
+        Args:
+            content: of the file, from memory that its author cannot reach.
+            announced: digests of the weights as they were when the clock stopped.
+            device: to compute on.
+
+        Raises:
+            Refused: the file is malformed, or holds more than that.
+        """
+        weights, text = _parsed(content)
+        _check_weights(weights, set(announced))
+        self._device = device
+        self._fixed: dict[int, torch.Tensor] = {}  # values that no call computes
+        self._calls: dict[int, Call] = {}
+        self._tokens = -1
+        try:
+            nodes = json.loads(text)
+        except (ValueError, RecursionError):
+            raise Refused("its graph is no JSON") from None
+        if not isinstance(nodes, list) or not 0 < len(nodes) <= MOST_NODES:
+            raise Refused(f"its graph is no list of 1 to {MOST_NODES:,} nodes")
+        for number, node in enumerate(nodes):
+            try:
+                self._add(number, node, weights)
+            except (Forbidden, RecursionError) as error:
+                raise Refused(f"node {number} of its graph: {error}") from None
+        if self._tokens < 0:
+            raise Refused("its graph has no tokens")
+        self._output = len(nodes) - 1
+        self._bury_the_dead()
+
+    @property
+    def coarse(self) -> bool:
+        """Whether some of the graph computes in a 16-bit type, as its weights and its casts say."""
+        held = (weight.dtype for weight in self._fixed.values())
+        given = (value for call in self._calls.values() for value in (*call.args, *call.kwargs.values()))
+        return any(isinstance(value, torch.dtype) and value in COARSE for value in (*held, *given))
+
+    @torch.no_grad()
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, T, V), floating, of tokens int64 (B, T).
+
+        Raises:
+            Refused: an operator cannot be applied, or the result is something else.
+        """
+        values: dict[int, Any] = {**self._fixed, self._tokens: tokens}
+        for number, call in self._calls.items():
+            values[number] = call(values)
+            for other in call.dead:
+                del values[other]
+        logits = values[self._output]
+        if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
+            raise Refused("its output is no floating tensor")
+        if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
+            raise Refused(f"its output is of shape {tuple(logits.shape)}, not (B, T, vocabulary)")
+        return logits
+
+    def _add(self, number: int, node: object, weights: Mapping[str, torch.Tensor]) -> None:
+        match node:
+            case ["tokens"]:
+                if self._tokens >= 0:
+                    raise Refused("its graph has tokens twice")
+                self._tokens = number
+            case ["weight", str(name)] if name in weights:
+                self._fixed[number] = weights[name].to(self._device)
+            case [str(name), list(args), dict(kwargs)]:
+                values = [decode(value, self._device) for value in args]
+                named = {key: decode(value, self._device) for key, value in kwargs.items()}
+                check_arguments(name, values, named)
+                call = Call(name, operator_named(name), values, named)
+                if not all(0 <= other < number for other in call.references):
+                    raise Refused(f"node {number} of its graph refers to a later one")
+                self._calls[number] = call
+            case _:
+                raise Refused(f"node {number} of its graph is neither tokens, a weight nor a call")
+
+    def _bury_the_dead(self) -> None:
+        """Have every value dropped once its last reader has run, so that a pass takes what eager takes."""
+        last: dict[int, int] = {}
+        for number, call in self._calls.items():
+            last.update({number: number, **dict.fromkeys(call.references, number)})
+        for number, reader in last.items():
+            if number != self._output:
+                self._calls[reader].dead.append(number)
+
+
+def _parsed(content: bytes) -> tuple[dict[str, torch.Tensor], str]:
+    """Return the tensors of a safetensors file, and the graph in its metadata."""
+    if len(content) < 8 or int.from_bytes(content[:8], "little") > 2 * LARGEST_GRAPH:
+        raise Refused("it is no safetensors file")
+    try:
+        weights = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        text = header["__metadata__"][KEY]
+    except Exception as error:  # noqa: BLE001 - parsers of hostile bytes raise what they like
+        raise Refused(f"it is no sealed model: {first_line(error)}") from None
+    if len(text) > LARGEST_GRAPH:
+        raise Refused(f"its graph is larger than {LARGEST_GRAPH:,} bytes")
+    return weights, text
+
+
+def _check_weights(weights: Mapping[str, torch.Tensor], announced: Collection[str]) -> None:
+    constants = 0
+    for name, weight in weights.items():
+        if weight.dtype not in DTYPES.values():
+            raise Refused(f"a weight is of {weight.dtype}")
+        if weight.isnan().any():
+            raise Refused("a weight is NaN")
+        if name != digest(weight):
+            raise Refused("a weight is not what its digest says")
+        if name not in announced:
+            constants += weight.nbytes
+    if constants > CONSTANTS:
+        raise Refused(
+            f"{constants:,} bytes of its weights are not those that were trained when the clock stopped"
+        )
+
+
+def _filled(value: Any, values: Mapping[int, Any]) -> Any:
+    """Return an argument with values in place of references."""
+    if isinstance(value, Reference):
+        return values[value.node]
+    return [_filled(item, values) for item in value] if isinstance(value, list) else value
+
+
+def first_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {one_line(str(error).strip().partition(chr(10))[0], 120)}"

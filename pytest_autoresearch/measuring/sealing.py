@@ -1,0 +1,311 @@
+"""Sealing: a trained network becomes weights and a plain graph, which can be scored without its code.
+
+The graph is what torch.export traces, in functional ATen operators, written as JSON into the metadata of one
+safetensors file. No part of it is a pickle, and none of it is code: torch.export's own files run what
+they were made to run when they are loaded. All this happens inside the trial and is not trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import Any, BinaryIO
+
+import torch
+from safetensors.torch import save
+from torch import nn
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.export import Dim, ExportedProgram, default_decompositions, export
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from pytest_autoresearch.measuring.operators import (
+    ATEN,
+    OPERATORS,
+    Forbidden,
+    Reference,
+    check_arguments,
+    encode,
+)
+from pytest_autoresearch.oneline import one_line
+
+CONSTANTS = 4 << 10  # bytes that a graph may hold beside the weights of its model
+KEY = "sealed"  # of the graph in the file's metadata
+
+Model = Callable[[torch.Tensor], torch.Tensor]
+"""Maps tokens, int64 (B, T), to logits, (B, T, vocabulary), for any B."""
+
+
+class Unsealable(Exception):
+    """A model that cannot be sealed; the message is one line that says what to do instead."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(one_line(reason, 300))
+
+
+# What to do about an operator that a sealed model may not use; the first that matches its name counts.
+RELIEFS = (
+    (r"empty|resize|as_strided", "reads memory that nobody wrote: use zeros_like, and views"),
+    (r"rand|normal|bernoulli|multinomial|dropout|exponential|rrelu", "is random: leave it out in eval mode"),
+    (r"item|_local_scalar_dense", "branches on data: use torch.where"),
+    (
+        r"flex_attention|scaled_dot_product",
+        "cannot be sealed: use scaled_dot_product_attention in the evaluation path",
+    ),
+    (r"scan|while_loop|cond|map_impl", "cannot be sealed: write the loop in Python, or in closed form"),
+    (r"batch_norm|instance_norm", "takes statistics of all positions: use rms_norm"),
+    (r"backward", "computes a gradient: a sealed model only predicts"),
+    (r"", "cannot be sealed: use torch's own operators in the evaluation path"),
+)
+# And about what torch.export itself does not follow, by its message.
+TROUBLES = (
+    (r"data-dependent|vmap.*\.item\(\)", "the forward pass branches on data: use torch.where"),
+    (r"\.numpy\(\)", "the forward pass leaves torch for numpy: use torch's own operators"),
+    (r"assigned during export|registered as buffers", "the forward pass keeps a tensor for later: return it"),
+    (r"marked .*dynamic but|[Cc]onstraints violated|specialized", "the forward pass has a fixed batch size"),
+)
+
+
+def digests(model: Model) -> list[str]:
+    """Return the digest of each weight: parameters, buffers, and tensors kept in mere attributes.
+
+    Sent when training ends. Only weights with these digests can be scored, so nothing that is trained
+    afterwards counts. A mere function has none.
+
+    Raises:
+        Unsealable: a weight is not a plain tensor.
+    """
+    return [digest(_copied(weight)) for weight in _weights(model)]
+
+
+def digest(weight: torch.Tensor) -> str:
+    """Return the SHA-256 of a weight, contiguous and on the CPU: of its dtype, its shape and its bytes."""
+    found = hashlib.sha256(f"{weight.dtype}{list(weight.shape)}".encode())
+    found.update(weight.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def seal(model: Model, tokens: torch.Tensor, file: BinaryIO) -> None:
+    """Write a model's weights and graph.
+
+    Weights are named by their digest, so tied ones are written once. Ambient autocast is sealed with it.
+
+    Args:
+        model: a module in eval mode, compiled or not, or a mere function of tokens.
+        tokens: int64 (B, T) in the model's range, on its device; B is an example and greater than 1.
+        file: where to, a safetensors file.
+
+    Raises:
+        Unsealable: the model does something that a sealed one cannot do.
+    """
+    known = set(digests(model))
+    program = _exported(model, tokens)
+    weights: dict[str, torch.Tensor] = {}
+    graph = _graph(program, weights)
+    _refuse_constants(weights, known)
+    file.write(save(weights, {KEY: json.dumps(graph, separators=(",", ":"))}))
+
+
+# ---------------------------------------------------------------------------
+# Weights
+
+
+def _weights(model: Model) -> Iterator[torch.Tensor]:
+    holder = getattr(model, "__self__", model)  # a bound method's module
+    if not isinstance(holder, nn.Module):
+        return
+    yield from holder.parameters()
+    yield from holder.buffers()
+    for module in holder.modules():
+        yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))
+
+
+def _copied(weight: torch.Tensor) -> torch.Tensor:
+    """Return a weight, contiguous and on the CPU, in memory that it shares with no other."""
+    try:
+        plain = weight.detach().resolve_conj().resolve_neg()
+        plain = plain.to("cpu", copy=True, memory_format=torch.contiguous_format)
+        plain.reshape(-1).view(torch.uint8).numpy()
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        raise Unsealable(f"a weight, a {type(weight).__name__}, is no plain tensor: {error}") from None
+    return plain
+
+
+def _refuse_constants(weights: dict[str, torch.Tensor], known: set[str]) -> None:
+    made = [weight.nbytes for name, weight in weights.items() if name not in known]
+    if sum(made) > CONSTANTS:
+        relief = (
+            "register it as a buffer" if known else "a mere function has no weights: hand over the module"
+        )
+        raise Unsealable(f"a constant of {max(made)} bytes is made inside forward: {relief}")
+
+
+# ---------------------------------------------------------------------------
+# Tracing
+
+
+class _Evaluation(nn.Module):
+    """What is traced: the model, or the mere function, under the autocast that surrounds it."""
+
+    def __init__(self, model: Model, device: str) -> None:
+        super().__init__()
+        self.training = False  # and each module of the model as it is
+        self.model = model
+        self.device = device
+        self.dtype = torch.get_autocast_dtype(device)
+        self.casts = torch.is_autocast_enabled(device)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        if not self.casts:
+            return self.model(tokens)
+        with torch.autocast(self.device, dtype=self.dtype):
+            return self.model(tokens)
+
+
+def _exported(model: Model, tokens: torch.Tensor) -> ExportedProgram:
+    """Trace the model; decompose what is left of it only if need be, for that takes as long again."""
+    device = tokens.device.type
+    evaluation = _Evaluation(model, device)
+    try:
+        with _quietly(), torch.no_grad():
+            program = export(evaluation, (tokens,), dynamic_shapes=({0: Dim.DYNAMIC},), strict=False)
+            if any(
+                _name(node) not in OPERATORS for node in program.graph.nodes if node.op == "call_function"
+            ):
+                program = program.run_decompositions(_table())
+    except Exception as error:  # whatever: export runs the model's own code
+        raise Unsealable(_trouble(error)) from error
+    signature = program.graph_signature
+    if changed := [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]:
+        names = ", ".join(name.removeprefix("model.") for name in changed)
+        raise Unsealable(f"the forward pass changes a buffer: {names}")
+    return program
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep the tracer's remarks, and the graphs that it prints when it fails, off the screen."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _table() -> dict[OpOverload[..., Any], Callable[..., Any]]:
+    """Return torch's decompositions, but none of what a sealed graph may hold: that computes as it did."""
+    table: dict[OpOverload[..., Any], Callable[..., Any]] = dict(default_decompositions())
+    return {function: how for function, how in table.items() if str(function) not in ATEN}
+
+
+def _trouble(error: Exception) -> str:
+    text = str(error)
+    for pattern, relief in TROUBLES:
+        if re.search(pattern, f"{type(error).__name__} {text}"):
+            return relief
+    first = text.partition("\n")[0]
+    return f"torch.export cannot follow the forward pass: {type(error).__name__}: {first}"
+
+
+# ---------------------------------------------------------------------------
+# The graph
+
+
+def _graph(program: ExportedProgram, weights: dict[str, torch.Tensor]) -> list[list[Any]]:
+    """Return the nodes as JSON has them, the logits last, and put the weights that they use into *weights*.
+
+    A node is ``["tokens"]``, ``["weight", digest]`` or ``[operator, args, kwargs]``.
+    """
+    placed = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    numbers: dict[Node, int] = {}
+    graph: list[list[Any]] = []
+    for node in _needed(program):
+        numbers[node] = len(graph)
+        if node.op == "call_function":
+            graph.append(_call(node, numbers))
+        elif node.op != "placeholder":  # a graph of its own, for the operator that comes with it
+            raise Unsealable(f"{_relief(next(iter(node.users)))}{_place(node)}")
+        elif placed[node.name].kind is InputKind.USER_INPUT:
+            graph.append(["tokens"])
+        else:
+            weight = _weight(str(placed[node.name].target), program)
+            name = digest(weight)
+            weights[name] = weight
+            graph.append(["weight", name])
+    return graph
+
+
+def _needed(program: ExportedProgram) -> list[Node]:
+    """Return the tokens and all on which the logits depend, in order: no assertion, and nothing unused."""
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    (results,) = output.args
+    if not isinstance(results, tuple) or len(results) != 1 or not isinstance(results[0], Node):
+        raise Unsealable("forward has to return the logits alone, one tensor")
+    needed = {node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs}
+    waiting = [results[0]]
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting.extend(node.all_input_nodes)
+    return [node for node in program.graph.nodes if node in needed]
+
+
+def _weight(target: str, program: ExportedProgram) -> torch.Tensor:
+    held = program.state_dict.get(target, program.constants.get(target))
+    if not isinstance(held, torch.Tensor):
+        raise Unsealable(f"{target} is no tensor")
+    return _copied(held)
+
+
+def _call(node: Node, numbers: dict[Node, int]) -> list[Any]:
+    name = _name(node)
+    # Layout and pinning are how memory is arranged; the scorer has its own arrangement.
+    kwargs = {key: value for key, value in node.kwargs.items() if key not in {"layout", "pin_memory"}}
+    try:
+        if name not in OPERATORS:
+            raise Forbidden(_relief(node))  # noqa: TRY301 - the place is said of both
+        args, kwargs = _argument(list(node.args), numbers), _argument(kwargs, numbers)
+        check_arguments(name, args, kwargs)
+        return [name, encode(args), {key: encode(value) for key, value in kwargs.items()}]
+    except Forbidden as error:
+        raise Unsealable(f"{error}{_place(node)}") from None
+
+
+def _argument(value: Any, numbers: dict[Node, int]) -> Any:
+    """Return an argument with references in place of nodes."""
+    match value:
+        case Node():
+            return Reference(numbers[value])
+        case list() | tuple():
+            return [_argument(item, numbers) for item in value]
+        case dict():
+            return {key: _argument(item, numbers) for key, item in value.items()}
+    return value
+
+
+def _name(node: Node) -> str:
+    """Return what a sealed graph calls the function of a node: ``aten.mul.Tensor``, ``operator.add``."""
+    function: Any = node.target
+    if isinstance(function, OpOverload | HigherOrderOperator):
+        return str(function)
+    return f"{function.__module__.removeprefix('_')}.{function.__name__}"
+
+
+def _relief(node: Node) -> str:
+    """Return what to do about an operator, by the name of the one that the author wrote."""
+    origins = node.meta.get("from_node")
+    name = str(origins[0].target) if origins else _name(node)
+    short = re.sub(r"^(aten\..+)\.\w+$", r"\1", name)
+    return f"{short} {next(relief for pattern, relief in RELIEFS if re.search(pattern, name))}"
+
+
+def _place(node: Node) -> str:
+    """Return the last line of the author's code on the way to a node, in brackets, if it is known."""
+    lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [(file, line) for file, line in lines if file != __file__ and "torch" not in PurePath(file).parts]
+    return f" ({PurePath(own[-1][0]).name}:{own[-1][1]})" if own else ""
