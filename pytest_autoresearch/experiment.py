@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_autoresearch import baseline
-from pytest_autoresearch.measuring.measurement import Measurement
-from pytest_autoresearch.measuring.run import Conditions, OnLine, execute, fresh_directory, measure
-from pytest_autoresearch.repository import Repository
+from pytest_autoresearch.measuring import data
+from pytest_autoresearch.measuring.data import Data
+from pytest_autoresearch.measuring.handover import Terms, Thorough
+from pytest_autoresearch.measuring.measurement import Measurement, Trust
+from pytest_autoresearch.measuring.output import OnLine
+from pytest_autoresearch.measuring.run import Conditions, execute, fresh_directory, inherited, measure
+from pytest_autoresearch.measuring.scorer import Scorer
+from pytest_autoresearch.repository import Repository, Unusable
 
 if TYPE_CHECKING:
     from pytest_autoresearch.settings import Settings
@@ -24,6 +29,7 @@ FIXED = "prepare.py"
 PROGRAM = "program.md"
 RECORDS = "baseline.json"
 LIMIT_WITHOUT_BUDGET = 600.0  # seconds, for a script that names no budget: upstream's limit
+SCORING = 120.0  # seconds that scoring may take, and twice the budget
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,7 +41,9 @@ class Experiment:
     fixed: str
     """The text of the committed ``prepare.py``, empty if there is none."""
     platform: Mapping[str, str]
-    """Machine, software, data and budget: what a score is only comparable within."""
+    """Machine, software, data, budget and trust: what a score is only comparable within."""
+    conditions: Conditions
+    """Of its runs."""
 
     @classmethod
     def of(cls, settings: Settings, on_line: OnLine, revision: str = "HEAD") -> Experiment:
@@ -50,9 +58,32 @@ class Experiment:
             repository.require(repository.beside(FIXED), revision)
         fixed = repository.committed(repository.beside(FIXED), revision) or ""
         described = _describe(fixed, settings, on_line) if fixed else {}
+        try:
+            files = Data.described(described)
+        except ValueError as error:
+            raise Unusable(f"{FIXED}: {error}") from error
+        conditions = _conditions(settings, fixed, described, files)
+        for key in (data.SHARED, data.TRAINING, data.VALIDATION):
+            described.pop(key, None)
         if "device" not in described:
             described |= {"machine": platform.machine(), "cores": str(os.cpu_count())}
-        return cls(settings, repository, fixed, described)
+        described["trust"] = "reported" if conditions.terms is None else "sealed"
+        return cls(settings, repository, fixed, described, conditions)
+
+    @property
+    def trust(self) -> Trust:
+        """Who computes the score: the harness, or the script."""
+        return "reported" if self.conditions.terms is None else "sealed"
+
+    def start_scorer(self) -> None:
+        """Let the scorer get ready, if there is one, while the first run trains."""
+        if self.conditions.terms is not None:
+            self.conditions.terms.scorer.start()
+
+    def close(self) -> None:
+        """End the scorer."""
+        if self.conditions.terms is not None:
+            self.conditions.terms.scorer.close()
 
     @property
     def device(self) -> str:
@@ -62,6 +93,8 @@ class Experiment:
     @property
     def limit(self) -> float:
         """Seconds of wall time after which a run is killed, unless pytest-timeout says otherwise."""
+        if self.conditions.terms is not None:
+            return self.conditions.terms.limit
         budget = self.platform.get("time_budget")
         # Twice the budget, as upstream, and a minute to start up and to evaluate.
         return 2 * float(budget) + 60 if budget else LIMIT_WITHOUT_BUDGET
@@ -88,13 +121,28 @@ class Experiment:
         return baseline.find(self.records(), self.platform, self.settings.metric)
 
     def measure(
-        self, source: str, *, seed: int, limit: float, log: Path | None, on_line: OnLine
+        self,
+        source: str,
+        *,
+        seed: int,
+        limit: float,
+        thorough: Thorough | None,
+        log: Path | None,
+        on_line: OnLine,
     ) -> Measurement:
         """Run *source* once beside the committed ``prepare.py``, as :func:`measuring.run.measure` does."""
         name = self.settings.script.name
         files = {name: source} | ({FIXED: self.fixed} if self.fixed else {})
-        conditions = Conditions(self.settings.metric, self.settings.time_budget)
-        return measure(files, name, conditions, seed=seed, limit=limit, log=log, on_line=on_line)
+        return measure(
+            files,
+            name,
+            self.conditions,
+            seed=seed,
+            limit=limit,
+            log=log,
+            on_line=on_line,
+            thorough=thorough,
+        )
 
 
 KEY = pytest.StashKey[Experiment]()
@@ -102,9 +150,33 @@ KEY = pytest.StashKey[Experiment]()
 
 def _describe(fixed: str, settings: Settings, on_line: OnLine) -> dict[str, str]:
     """Run ``prepare.py`` by itself and return the ``key: value`` block that it ends with."""
-    conditions = Conditions(settings.metric, settings.time_budget)
+    told = Conditions(settings.metric, settings.time_budget).told(seed=0)
     # Unlike a run it may reach the network and use the user's own access to the data.
-    environment = os.environ | conditions.told(seed=0)
-    environment = {key: value for key, value in environment.items() if not re.match("COV(ERAGE)?_", key)}
+    environment = {key: value for key, value in os.environ.items() if not re.match("COV(ERAGE)?_", key)}
     with fresh_directory({FIXED: fixed}) as folder:
-        return dict(execute(FIXED, folder, environment, limit=None, on_line=on_line).values)
+        return dict(execute(FIXED, folder, environment | told, on_line).values)
+
+
+def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], files: Data) -> Conditions:
+    enforcer = settings.enforcer
+    terms = None
+    if files.validation:
+        try:
+            budget = float(described["time_budget"])
+        except (KeyError, ValueError):
+            raise Unusable(
+                f"{FIXED}: with {data.VALIDATION} it has to name its time_budget, in seconds"
+            ) from None
+        environment = inherited() | Conditions(settings.metric, settings.time_budget).told(seed=0)
+        scorer = Scorer(
+            fixed, (*files.validation, *files.shared), enforcer, environment, SCORING + 2 * budget
+        )
+        terms = Terms(files, scorer, budget, "cpu" if described.get("clock") == "cpu" else "wall")
+    return Conditions(
+        metric=settings.metric,
+        time_budget=settings.time_budget,
+        enforcer=enforcer,
+        readable=files.shared,
+        hidden=files.validation,
+        terms=terms,
+    )

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_autoresearch import baseline, judge
-from pytest_autoresearch.agents.edits import Refused, check
+from pytest_autoresearch.agents.edits import Refused, check, read
 from pytest_autoresearch.experiment import KEY, Experiment
+from pytest_autoresearch.judge import Judgement
 from pytest_autoresearch.ledger import Decision
+from pytest_autoresearch.measuring.handover import Thorough
 from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
-from pytest_autoresearch.measuring.run import Crashed, RunFailed, TimedOut
+from pytest_autoresearch.measuring.output import Crashed, RunFailed, ScoreRefused, TimedOut
+from pytest_autoresearch.measuring.scorer import Broken
 from pytest_autoresearch.reporting.live import LiveLine
-from pytest_autoresearch.repository import Unusable, decoded
+from pytest_autoresearch.repository import Unusable
 
 if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo
@@ -80,11 +83,18 @@ class ExperimentItem(pytest.Item):
             or bool(config.getini("timeout"))
         )
 
-    def measure(self, source: str, *, seed: int, log: Path | None = None) -> Measurement:
+    def measure(
+        self, source: str, *, seed: int, thorough: Thorough | None = None, log: Path | None = None
+    ) -> Measurement:
         """Run *source* once, with its progress on the live line."""
         limit = self.limit or self.experiment.limit
         with LiveLine(self.config, self.name) as live:
-            return self.experiment.measure(source, seed=seed, limit=limit, log=log, on_line=live.update)
+            run = self.experiment.measure(
+                source, seed=seed, limit=limit, thorough=thorough, log=log, on_line=live.update
+            )
+        kind = [("trust", run.trust), ("sandbox", run.sandbox)]
+        self.user_properties += [note for note in kind if note not in self.user_properties]
+        return run
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """Return where the item is; the line must be a number for pytest's skip marks."""
@@ -104,7 +114,7 @@ class ExperimentItem(pytest.Item):
             return Compact(str(error), error.lines)
         if isinstance(error, RunFailed):
             return Compact(str(error), error.tail)
-        if isinstance(error, (NotKept, Unusable, baseline.Unreadable)):
+        if isinstance(error, (NotKept, Refused, Unusable, Broken, baseline.Unreadable)):
             return Compact(str(error), ())
         return None
 
@@ -170,7 +180,7 @@ class Candidate(ExperimentItem):
             raise Unmet("no baseline is known for this platform", MEASURE)
         if repository.blob_in_tree(repository.script) == record.blob:
             pytest.skip(f"{self.path.name} is the baseline")
-        run = self.measure(decoded(self.path.read_bytes(), self.path.name), seed=0)
+        run = self.measure(read(self.path), seed=0)
         self.note(**{record.metric: run.score})
         judgement = record.judge(run.score, experiment.settings.direction)
         if judgement.verdict != "kept":
@@ -226,16 +236,23 @@ class Trial(ExperimentItem):
         try:
             check(self.proposal.source, experiment.script(), experiment.device, experiment.fixed)
             self._check_untried()
-            log = self.campaign.log(self.number)
-            run = self.measure(self.proposal.source, seed=self.number * 100, log=log)
-        except Refused as error:
+            run = self.measure(
+                self.proposal.source,
+                seed=self.number * 100,
+                thorough=lambda score: self._judge(score).verdict == "kept",
+                log=self.campaign.log(self.number),
+            )
+        except (Refused, ScoreRefused) as error:
             return Decision("refused", str(error))
         except TimedOut as error:
             return Decision("timeout", str(error))
         except Crashed as error:
             return Decision("crashed", str(error))
-        judgement = self.campaign.incumbent.judge(run.score, experiment.settings.direction)
+        judgement = self._judge(run.score)
         return Decision(judgement.verdict, f"{figure(run.score)}, {judgement.reason}", (run,))
+
+    def _judge(self, score: float) -> Judgement:
+        return self.campaign.incumbent.judge(score, self.experiment.settings.direction)
 
     def _check_untried(self) -> None:
         blob = self.experiment.repository.blob(self.proposal.source)

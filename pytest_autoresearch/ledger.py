@@ -126,8 +126,12 @@ def trailer_name(metric: str) -> str:
 
 
 def measurement_trailers(measurements: Sequence[Measurement]) -> list[str]:
-    """Return one trailer a run."""
-    return [f"Measurement: {json.dumps(run.to_json())}" for run in measurements]
+    """Return the trust and the sandbox of the runs, and one trailer for each."""
+    kinds = [f"{run.trust}, {run.sandbox}" for run in measurements]
+    return [
+        *(f"Trust: {kind}" for kind in dict.fromkeys(kinds)),
+        *(f"Measurement: {json.dumps(run.to_json())}" for run in measurements),
+    ]
 
 
 def parse_measurements(trailers: Mapping[str, list[str]]) -> tuple[Measurement, ...]:

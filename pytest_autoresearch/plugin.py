@@ -85,11 +85,10 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     mine = chosen.asked and any(chosen.names(item.path) for item in session.items)
     if chosen.planning or chosen.research or not mine:  # research opens its own
         return (yield)
-    from pytest_autoresearch.reporting.preparing import open_experiment
+    from pytest_autoresearch.reporting.preparing import opened_experiment
     from pytest_autoresearch.signals import stoppable
 
-    with stoppable():
-        open_experiment(session, chosen)
+    with stoppable(), opened_experiment(session, chosen):
         return (yield)
 
 

@@ -170,8 +170,14 @@ class Repository:
         self._call("checkout", "--quiet", *(["-b"] if create else []), branch)
 
     def refresh(self, *paths: str) -> None:
-        """Bring files of the index and the working tree to what HEAD holds."""
-        self._call("checkout", "--quiet", "HEAD", "--", *paths)
+        """Bring files of the index and the working tree to what HEAD holds, through no filter program."""
+        with self._git.custom_environment(**self._without_filters()):
+            self._call("checkout", "--quiet", "HEAD", "--", *paths)
+
+    def _without_filters(self) -> dict[str, str]:
+        """Return an environment in which no program of the configuration sees what is checked out."""
+        names = (self._try("config", "--name-only", "--get-regexp", r"^filter\.") or "").split()
+        return _configuration(QUIET | {name: "false" if name.endswith(".required") else "" for name in names})
 
     # -- how git is called ------------------------------------------------------------------------
 
@@ -215,10 +221,15 @@ def _environment() -> dict[str, str]:
         "GIT_COMMITTER_EMAIL": email,
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_LITERAL_PATHSPECS": "1",
-        "GIT_CONFIG_COUNT": str(len(QUIET)),
         "LC_ALL": "C",
     }
-    for number, (key, value) in enumerate(QUIET.items()):
+    return environment | _configuration(QUIET)
+
+
+def _configuration(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that gives git these configuration values, whatever its files say."""
+    environment = {"GIT_CONFIG_COUNT": str(len(values))}
+    for number, (key, value) in enumerate(values.items()):
         environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return environment
 

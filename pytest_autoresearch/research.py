@@ -17,7 +17,7 @@ from pytest_autoresearch.experiment import KEY, PROGRAM
 from pytest_autoresearch.items import Baseline, Trial
 from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.reporting.live import LiveLine
-from pytest_autoresearch.reporting.preparing import open_experiment
+from pytest_autoresearch.reporting.preparing import opened_experiment
 from pytest_autoresearch.reporting.results import summary
 from pytest_autoresearch.repository import Repository, Unusable
 from pytest_autoresearch.settings import TAG
@@ -61,13 +61,14 @@ class Research:
             return (yield)
         with stoppable():
             try:
-                self.campaign.open(open_experiment(session, self._settings, self.campaign.revision))
-                session.testscollected += self._settings.trials or 0  # what the percentage is of
-                result = yield
-                if not session.testsfailed:
-                    item = _measured(session)
-                    self.campaign.begin(item.measured)
-                    self._conduct(session, item)
+                with opened_experiment(session, self._settings, self.campaign.revision) as experiment:
+                    self.campaign.open(experiment)
+                    session.testscollected += self._settings.trials or 0  # what the percentage is of
+                    result = yield
+                    if not session.testsfailed:
+                        item = _measured(session)
+                        self.campaign.begin(item.measured)
+                        self._conduct(session, item)
             except Unusable as error:
                 pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         session.testscollected = len(session.items)

@@ -8,12 +8,20 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import pytest
 
+if TYPE_CHECKING:
+    from pytest_autoresearch.measuring.sandbox import Enforcer
+
 TAG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 RESEARCH_ONLY = ("trials", "hours", "tag", "agent")
+SANDBOXES: dict[Enforcer, str] = {
+    "bwrap": "sandbox: bwrap, a run sees its own folder, and no network",
+    "landlock": "sandbox: landlock, a run sees its own folder, and no network",
+    "none": "sandbox: NONE! A run can read and change whatever you can, the validation data too",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,6 +48,8 @@ class Settings:
     """Which of the items ``baseline`` and ``candidate`` the command line names."""
     planning: bool
     """Whether pytest only shows what it would run."""
+    enforcer: Enforcer
+    """What keeps runs from everything else."""
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self:
@@ -55,6 +65,7 @@ class Settings:
         script = Path(os.path.normpath(config.rootpath / config.getini("autoresearch_experiment")))
         option = config.getoption
         research = option("autoresearch") and not (option("help") or option("version"))
+        asked = frozenset({"baseline"}) if research else _asked(config, script)
         settings = cls(
             script=script,
             metric=config.getini("autoresearch_metric"),
@@ -65,8 +76,9 @@ class Settings:
             trials=config.getoption("autoresearch_trials"),
             hours=config.getoption("autoresearch_hours"),
             tag=config.getoption("autoresearch_tag"),
-            asked=frozenset({"baseline"}) if research else _asked(config, script),
+            asked=asked,
             planning=any(option(name, False) for name in ("collectonly", "setupplan", "setuponly")),
+            enforcer=_enforcer(option("autoresearch_sandbox")) if asked else "none",
         )
         settings._check(config)
         return settings
@@ -75,7 +87,7 @@ class Settings:
         """Return the lines at the top of a session that runs the experiment."""
         goal = {"minimize": "lower", "maximize": "higher"}[self.direction]
         lines = [f"experiment: {self.script.parent.name}/{self.script.name}, {self.metric}, {goal} is better"]
-        return [*lines, "trust: reported, the score is what the script prints; no sandbox"]
+        return [*lines, SANDBOXES[self.enforcer]]
 
     def names(self, path: Path) -> bool:
         """Tell whether *path* is the experiment, by whatever links it is reached."""
@@ -122,9 +134,24 @@ def add_options(parser: pytest.Parser) -> None:
         ("time-budget", "SECONDS", _positive, "seconds of training a run may use"),
     ):
         group.addoption(f"--autoresearch-{name}", type=kind, metavar=metavar, help=text)
+    group.addoption(
+        "--autoresearch-sandbox",
+        choices=["auto", "bwrap", "landlock", "none"],
+        default="auto",
+        help="what keeps a run from everything else (default: auto, the best that the machine has)",
+    )
     parser.addini("autoresearch_experiment", "the script under test", default="experiment/train.py")
     parser.addini("autoresearch_metric", "the name of the score that the script prints", default="val_bpb")
     parser.addini("autoresearch_direction", "minimize or maximize", default="minimize")
+
+
+def _enforcer(asked: str) -> Enforcer:
+    from pytest_autoresearch.measuring import sandbox
+
+    try:
+        return sandbox.choose(asked)
+    except sandbox.Unavailable as error:
+        raise pytest.UsageError(f"--autoresearch-sandbox={asked}: {error}") from error
 
 
 def _count(text: str) -> int:

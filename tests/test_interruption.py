@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -16,78 +16,81 @@ from tests.project import SCRIPT, Project
 
 # The second trial trains for a minute, with a child in its own session as data loaders have.
 HANGS = """LR = 0.05
-import os, subprocess, sys, time
+import subprocess, sys, time
 if LR > 0.055:
     sys.stdout.flush()
-    child = subprocess.Popen(["sleep", "61"], start_new_session=True)
-    open(os.environ["HOME"] + "/pids", "w").write(f"{os.getpid()} {child.pid}")
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(61)", "{token}"], start_new_session=True)
     time.sleep(60)
 """
-FIRST = ("LR = 0.04", HANGS)
-SECOND = ("LR = 0.05", "LR = 0.06")
 FAST = ("LR = 0.04", "LR = 0.05")
+SECOND = ("LR = 0.05", "LR = 0.06")
 
 
-def interrupt(project: Project, number: int) -> tuple[int, str]:
-    """Send a signal in the middle of the second trial's run, and return exit code and screen."""
-    marker = project.path / "pids"
-    with project.start("--autoresearch", "--autoresearch-tag=t", HOME=str(project.path)) as process:
-        while not (marker.exists() and len(marker.read_text().split()) == 2):
-            assert process.poll() is None, process.stdout.read() if process.stdout else ""
-            time.sleep(0.05)
+def hanging(project: Project) -> str:
+    return HANGS.format(token=project.path)
+
+
+def wait_until_it_hangs(project: Project, process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The script's process and its child's, however deep in a sandbox."""
+    while True:
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        for child in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if child.cmdline()[1:2] == ["-c"] and child.cmdline()[-1] == str(project.path):
+                    return [child.parent() or child, child]
+        time.sleep(0.05)
+
+
+def interrupt(project: Project, number: int, *arguments: str) -> tuple[int, str, list[psutil.Process]]:
+    """Send a signal in the middle of the run that hangs: exit code, screen, and the run's processes."""
+    with project.start(*arguments) as process:
+        run = wait_until_it_hangs(project, process)
         process.send_signal(number)
         screen, _ = process.communicate(timeout=20)
-    return process.returncode, screen
+    return process.returncode, screen, run
 
 
-def assert_dead(marker: Path) -> None:
-    deadline = time.monotonic() + 5
-    for pid in map(int, marker.read_text().split()):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline, f"process {pid} is alive"
-            time.sleep(0.05)
+def assert_dead(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.parametrize("sandbox", ["auto", "none"])
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
 )
-def test_a_stopped_campaign_is_whole(project: Project, number: signal.Signals) -> None:
-    project.proposes(FIRST, SECOND)
-    code, screen = interrupt(project, number)
+def test_a_stopped_campaign_is_whole(project: Project, number: signal.Signals, sandbox: str) -> None:
+    first = ("LR = 0.04", hanging(project))
+    project.proposes(first, SECOND)
+    options = ("--autoresearch", "--autoresearch-tag=t", f"--autoresearch-sandbox={sandbox}")
+    code, screen, run = interrupt(project, number, *options)
     assert code == 2, screen
     assert "1 kept" in screen
-    assert_dead(project.path / "pids")
+    assert_dead(run)
     assert project.is_clean()
     assert [entry["verdict"] for entry in project.ledger()] == ["kept"]
     assert sorted(project.refs()) == ["0000", "0001"]
-    (project.path / "pids").unlink()
     # The agent now has something else to say.
-    project.proposes(FIRST, ("BATCH = 64", "BATCH = 32")).research().exits(0).decides("kept", "kept")
+    project.proposes(first, ("BATCH = 64", "BATCH = 32")).research().exits(0).decides("kept", "kept")
 
 
-def test_a_killed_pytest_takes_its_run_along(project: Project) -> None:
-    project.proposes(FIRST, ("LR = 0.05", "LR = 0.06"))
-    code, _ = interrupt(project, signal.SIGKILL)
+@pytest.mark.parametrize("sandbox", ["auto", "none"])
+def test_a_killed_pytest_takes_its_run_along(project: Project, sandbox: str) -> None:
+    project.proposes(("LR = 0.04", hanging(project)), SECOND)
+    options = ("--autoresearch", "--autoresearch-tag=t", f"--autoresearch-sandbox={sandbox}")
+    code, _, run = interrupt(project, signal.SIGKILL, *options)
     assert code == -signal.SIGKILL
-    script, child = (project.path / "pids").read_text().split()
-    os.kill(int(child), signal.SIGKILL)  # in a session of its own it outlives a kill -9
-    (project.path / "pids").write_text(script)
-    assert_dead(project.path / "pids")
+    assert_dead(run)
     assert project.is_clean()
     assert sorted(project.refs()) == ["0000", "0001"]
 
 
 def test_a_reproduction_can_be_stopped_too(project: Project) -> None:
     project.research("--autoresearch-trials=0").exits(0)
-    project.script.write_text(SCRIPT + HANGS.replace("LR = 0.05", "LR = 0.06"))
-    marker = project.path / "pids"
-    with project.start("experiment/train.py", HOME=str(project.path)) as process:
-        while not (marker.exists() and len(marker.read_text().split()) == 2):
-            time.sleep(0.05)
-        process.terminate()
-        process.communicate(timeout=20)
-    assert process.returncode == 2
-    assert_dead(marker)
+    project.script.write_text(SCRIPT + hanging(project).replace("LR = 0.05", "LR = 0.06"))
+    code, screen, run = interrupt(project, signal.SIGTERM, "experiment/train.py")
+    assert code == 2, screen
+    assert_dead(run)
 
 
 def test_a_keep_that_did_not_reach_the_working_tree_is_finished(project: Project) -> None:

@@ -64,7 +64,8 @@ def test_results_have_the_columns_of_upstream(project: Project) -> None:
 def test_the_record_holds_what_was_measured(project: Project) -> None:
     project.research("--autoresearch-trials=0", "--autoresearch-agent=tuner").exits(0)
     [record] = project.records
-    assert record["platform"] == {"device": "cpu", "device_name": "toy processor", "time_budget": "1"}
+    platform = {"device": "cpu", "device_name": "toy processor", "time_budget": "1", "trust": "reported"}
+    assert record["platform"] == platform
     assert record["mean"] == 0.98
     assert record["spread"] == 0
     assert [run["score"] for run in record["measurements"]] == [0.98, 0.98, 0.98]

@@ -19,6 +19,7 @@ from tests.project import Project
         (("--autoresearch-tag=--force",), "'--force' is not a tag"),
         (("--autoresearch-tag=",), "'' is not a tag"),
         (("--autoresearch-agent=nobody",), "there is no agent 'nobody'"),
+        (("--autoresearch-sandbox=jail",), "invalid choice: 'jail'"),
         (("-n2",), "an experiment needs the machine to itself"),
         (("--lf",), "drop --lf and --ff"),
         (("--ff",), "drop --lf and --ff"),

@@ -18,7 +18,8 @@ def test_junit_holds_every_trial(project: Project) -> None:
     }  # fmt: skip
     first, kept, dropped, crashed = suite
     assert first.get("name") == "baseline"
-    assert properties(kept) == {
+    kind = {"trust", "sandbox"}  # test_trust.py
+    assert {name: value for name, value in properties(kept).items() if name not in kind} == {
         "trial": "1",
         "verdict": "kept",
         "reason": "0.9700, -0.0100, more than the noise of 0.0000",
@@ -51,14 +52,6 @@ def test_it_works_without_pytest_timeout(project: Project) -> None:
 
 def test_first_failure_options_do_not_stop_at_a_dropped_trial(project: Project) -> None:
     project.proposes(*EDITS).research("-x", "--maxfail=1").exits(0).decides("kept", "discarded", "crashed")
-
-
-def test_the_trust_is_on_the_screen(project: Project) -> None:
-    project.proposes(GAIN).research().shows(
-        "trust: reported, the score is what the script prints; no sandbox"
-    )
-    assert '"trust": "reported"' in project.git("log", "-1", "--format=%B")
-    assert project.records[0]["measurements"][0]["trust"] == "reported"
 
 
 def test_prepare_says_what_it_does(project: Project) -> None:

@@ -120,7 +120,7 @@ def pytest_autoresearch_decided(entry):
 def test_work_of_the_user_during_a_run_is_not_overwritten(project: Project) -> None:
     path = str(project.script)
     project.proposes(("LR = 0.04", f"LR = 0.05\nopen({path!r}, 'a').write('# mine')"))
-    session = project.research().exits(1).decides("kept")
+    session = project.research("--autoresearch-sandbox=none").exits(1).decides("kept")
     session.shows("experiment/train.py changed during trial 1, which is stored").hides("Traceback")
     assert project.script.read_text().endswith("# mine")
 
@@ -128,7 +128,7 @@ def test_work_of_the_user_during_a_run_is_not_overwritten(project: Project) -> N
 def test_a_commit_of_the_user_during_a_run_is_not_undone(project: Project) -> None:
     command = f"cd {project.path} && git -c user.name=Ada -c user.email=a@b commit -q --allow-empty -m mine"
     project.proposes(("LR = 0.04", f"LR = 0.05\nimport os; assert not os.system({command!r})"))
-    session = project.research().exits(1).hides("Traceback", "campaign.py")
+    session = project.research("--autoresearch-sandbox=none").exits(1).hides("Traceback", "campaign.py")
     session.shows("git update-ref: fatal:", "could not be decided and stored")
     assert project.subjects()[0] == "mine"
     assert sorted(project.refs()) == ["0000"]
@@ -202,3 +202,16 @@ def test_a_script_goes_through_git_byte_for_byte(pytester: pytest.Pytester, text
     assert (
         project.script.read_bytes() == (text + '\nprint(f"val_bpb: {LR}")').replace("0.04", "0.03").encode()
     )
+
+
+def test_no_filter_sees_what_is_checked_out(project: Project) -> None:
+    """A filter is a program of the user's, and what is checked out may be an agent's."""
+    seen = project.path / ".git" / "seen"
+    for kind in ("smudge", "clean"):
+        project.git("config", f"filter.watch.{kind}", f"echo {kind} >> {seen}; cat")
+    project.git("config", "filter.watch.required", "true")
+    (project.path / ".gitattributes").write_text("experiment/train.py filter=watch\n")
+    project.proposes(("LR = 0.04", "LR = 0.05"), ("BATCH = 64", "BATCH = 32"))
+    seen.unlink()  # our own commit's
+    project.research().exits(0).decides("kept", "kept").leaves_clean()
+    assert "smudge" not in (seen.read_text() if seen.exists() else "")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import warnings
+from pathlib import Path
 
 from pytest_autoresearch.agents import constants
 from pytest_autoresearch.oneline import one_line
@@ -13,6 +16,30 @@ LARGEST = 256 * 1024
 
 class Refused(Exception):
     """A proposal that will not be run; the message is one line that says why."""
+
+
+def read(path: Path) -> str:
+    """Return the text of a script that an agent may have written.
+
+    Raises:
+        Refused: it is a link, or no regular file, or has other names, or is too large or no UTF-8.
+    """
+    try:
+        # Without waiting for whoever writes to a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise Refused(f"{path.name} cannot be read: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise Refused(f"{path.name} is not a file of its own: no link, pipe or device is read")
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise Refused(f"{path.name} has more than {LARGEST} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(f"{path.name} is not UTF-8 text: {error}") from error
 
 
 def check(source: str, incumbent: str, device: str, fixed: str) -> None:

@@ -22,7 +22,7 @@ class Measurement:
     wall_seconds: float
     """From the start of the process to its end, by the harness's clock."""
     training_seconds: float | None = None
-    """What the script says it trained for; None if it does not say."""
+    """Of a sealed score, on the harness's clock; else what the script says, None if it does not."""
     memory_mb: float | None = None
     """Peak memory in MiB as the script reports it: of the accelerator, or of the process on a CPU."""
     tokens: float | None = None
@@ -30,6 +30,8 @@ class Measurement:
     steps: int | None = None
     """Optimizer steps."""
     trust: Trust = "reported"
+    sandbox: str = "none"
+    """What kept the run from everything else: ``bwrap``, ``landlock`` or ``none``."""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object without the fields that are unknown."""

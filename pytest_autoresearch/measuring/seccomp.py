@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import signal
 import struct
 import sys
 from collections.abc import Collection, Iterable
@@ -94,7 +95,9 @@ FORBIDDEN = {
 }
 
 # Landlock does not govern a file's attributes, and with the user's own uid a run could change those of any
-# of the user's files. Refusing would break `shutil.copy`; so the change seems to succeed, and is not made.
+# of the user's files; and nobody's seals cover them, so that one run could leave in those of the data that it
+# is handed what the next one then finds. Refusing would break `shutil.copy`; so the change seems to succeed,
+# and is not made.
 ATTRIBUTES = {
     "chmod": (90, None),
     "fchmod": (91, 52),
@@ -133,11 +136,17 @@ AIMED = {
 }
 
 CLONE, CLONE3, SOCKET, SOCKETPAIR = (56, 220), (435, 435), (41, 198), (53, 199)
-FCNTL, IOCTL, SETPRIORITY = (72, 25), (16, 29), (141, 140)
+FCNTL, IOCTL, SETPRIORITY, SIGACTION = (72, 25), (16, 29), (141, 140), (13, 134)
 NEWEST = 463  # the first call that came after this list: whatever else it is, it is not needed
 NEW_NAMESPACES = 0x7E020000  # the CLONE_NEW* flags of clone
-OWNERS = (8, 15)  # F_SETOWN and F_SETOWN_EX: who gets the signal of a descriptor
+CONTROLS = (8, 15, 1036, 1038)  # F_SETOWN, F_SETOWN_EX: who gets its signal; F_SET_RW_HINT, of the file too
 TERMINAL = (0x8901, 0x8902, 0x5412, 0x541C)  # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
+FLAGS = (
+    0x40086602,
+    0x40046602,
+    0x401C5820,
+    0x40087602,
+)  # FS_IOC_SETFLAGS, its 32 bits, FSSETXATTR, SETVERSION
 AF_UNIX = 1
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # its column, its AUDIT_ARCH
@@ -160,8 +169,8 @@ def program(*, isolated: bool, protected: Collection[int] = ()) -> bytes:
     """Return the filter, an array of ``struct sock_filter``.
 
     Args:
-        isolated: namespaces keep the host's files, sockets and processes from the run already, so it may
-            change modes and use Unix sockets, which DataLoader workers need.
+        isolated: a namespace keeps the host's sockets from the run already, so it may use Unix sockets,
+            which DataLoader workers need.
         protected: process ids, and negated process group ids, that the run may not signal or slow down.
     """
     column, architecture = ARCHITECTURES[platform.machine()]
@@ -176,9 +185,9 @@ def program(*, isolated: bool, protected: Collection[int] = ()) -> bytes:
     ]
     for numbers in FORBIDDEN.values():
         code += _call(numbers[column], [_op(RETURN, DENY)])
-    if not isolated:
-        for numbers in ATTRIBUTES.values():
-            code += _call(numbers[column], [_op(RETURN, PRETEND)])
+    for numbers in ATTRIBUTES.values():
+        code += _call(numbers[column], [_op(RETURN, PRETEND)])
+    code += _call(SIGACTION[column], _mourn())
     for *aimed, argument in AIMED.values():
         code += _call(aimed[column], _deny(argument, targets))
     unix = _deny_others(0, [AF_UNIX])
@@ -187,8 +196,8 @@ def program(*, isolated: bool, protected: Collection[int] = ()) -> bytes:
     code += _call(CLONE[column], _deny_others(0, [0], NEW_NAMESPACES))
     code += _call(CLONE3[column], [_op(RETURN, UNKNOWN)])  # its flags lie in memory; libc falls back to clone
     code += _call(SETPRIORITY[column], _deny_others(0, [0]))  # PRIO_PROCESS; the others reach all of a user's
-    code += _call(FCNTL[column], _deny(1, OWNERS))
-    code += _call(IOCTL[column], _deny(1, TERMINAL))
+    code += _call(FCNTL[column], _deny(1, CONTROLS))
+    code += _call(IOCTL[column], _deny(1, [*TERMINAL, *FLAGS]))
     return b"".join([*code, _op(RETURN, ALLOW)])
 
 
@@ -222,6 +231,24 @@ def _deny_others(argument: int, values: Iterable[int], mask: int = WORD) -> list
     values = list(values)
     comparisons = [_op(EQUAL, value, len(values) - index, 0) for index, value in enumerate(values)]
     return [_argument(argument), _op(AND, mask), *comparisons, _op(RETURN, DENY), _op(LOAD, NUMBER)]
+
+
+def _mourn() -> list[bytes]:
+    """Pretend to set what happens at SIGCHLD, and leave it as it is.
+
+    Children whose ends are ignored are waited for by nobody, and the processor's time that they used is
+    then in nobody's account.
+    """
+    return [
+        _argument(0),
+        _op(EQUAL, signal.SIGCHLD, 0, 5),
+        _argument(1),  # the new action; without one the call only asks
+        _op(EQUAL, 0, 0, 2),
+        _op(LOAD, ARGUMENTS + 8 * 1 + 4),
+        _op(EQUAL, 0, 1, 0),
+        _op(RETURN, PRETEND),
+        _op(LOAD, NUMBER),
+    ]
 
 
 def _argument(index: int) -> bytes:

@@ -97,7 +97,8 @@ def become(order: Order) -> NoReturn:
     code, command = CANNOT_CONFINE, order["command"]
     try:
         os.setsid()
-        for name in ("SIGPIPE", "SIGXFSZ"):  # ignored by Python, and that would be inherited
+        # Python ignores two of them, and whoever started pytest maybe the third; that would be inherited.
+        for name in ("SIGPIPE", "SIGXFSZ", "SIGCHLD"):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
         if order["ruleset"] is not None:
             drop_capabilities()

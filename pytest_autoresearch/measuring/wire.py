@@ -77,7 +77,8 @@ class Wire:
         self._socket.settimeout(timeout)
         try:
             sent = self._socket.sendmsg([line], rights if descriptors else [])
-            self._socket.sendall(line[sent:])
+            if sent < len(line):  # the other end may have read it all, and be gone
+                self._socket.sendall(line[sent:])
         finally:
             self._socket.settimeout(None)
 

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_autoresearch.experiment import KEY, Experiment
-from pytest_autoresearch.measuring.run import RunFailed
+from pytest_autoresearch.measuring.output import RunFailed
 from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.reporting.live import LiveLine
 from pytest_autoresearch.repository import Unusable
 
 if TYPE_CHECKING:
+    from pytest_autoresearch.measuring.measurement import Trust
     from pytest_autoresearch.settings import Settings
 
 PROGRESS = re.compile(r"\d%\|")  # a bar: it is going to be overwritten
 
 
-def open_experiment(session: pytest.Session, settings: Settings, revision: str = "HEAD") -> Experiment:
+TRUST: dict[Trust, str] = {
+    "sealed": "trust: sealed, {metric} is computed outside the run",
+    "reported": "trust: reported, {metric} is what the script prints",
+}
+
+
+@contextlib.contextmanager
+def opened_experiment(
+    session: pytest.Session, settings: Settings, revision: str = "HEAD"
+) -> Iterator[Experiment]:
     """Open the experiment for the session's items; its ``prepare.py`` may have to fetch data first.
 
     What it says is shown; how far it is, on the live line. If it fails, the session ends with exit code 1.
@@ -41,4 +53,10 @@ def open_experiment(session: pytest.Session, settings: Settings, revision: str =
         except (RunFailed, Unusable) as error:
             reason = f"prepare.py failed, {error}" if isinstance(error, RunFailed) else str(error)
             pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)
-    return experiment
+    if reporter is not None and reporter.verbosity >= 0:
+        reporter.write_line(TRUST[experiment.trust].format(metric=settings.metric))
+    experiment.start_scorer()
+    try:
+        yield experiment
+    finally:
+        experiment.close()

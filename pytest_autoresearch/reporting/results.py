@@ -64,6 +64,8 @@ def summary(campaign: Campaign, metric: str) -> list[str]:
     parts = [f"{counts[verdict]} {verdict}" for verdict in STATUS if counts[verdict]]
     trials = "1 trial" if len(entries) == 1 else f"{len(entries)} trials"
     lines = [f"{trials}: {', '.join(parts)}" if parts else "no trials yet"]
+    kinds = {f"{run.trust} scores, sandbox {run.sandbox}" for entry in entries for run in entry.measurements}
+    lines += sorted(kinds)
     kept = [entry for entry in entries if entry.verdict == "kept"]
     lines += [f"  {entry.number:04d}  {figure(entry.score or 0)}  {entry.description}" for entry in kept]
     start, best = campaign.start_score, campaign.incumbent.mean

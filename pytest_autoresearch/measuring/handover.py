@@ -1,0 +1,231 @@
+"""The harness's side of one run's wire: what the run is given, when its clock runs, what it hands in."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, Literal
+
+from pytest_autoresearch.measuring.data import Data
+from pytest_autoresearch.measuring.scorer import Refused, Scorer
+from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
+from pytest_autoresearch.oneline import one_line
+
+Thorough = Callable[[float], bool]
+"""Tells of a score whether every row is to be probed for it, and not just some."""
+Clock = Literal["cpu", "wall"]
+"""What a budget is counted in: wall time, or the processor's time in all processes of a run together."""
+
+STARTUP = 120.0  # seconds before the clock starts: imports, compilation
+GRACE = 1.5  # seconds of overtime, for the step in which the budget ended,
+GRACE_SHARE = 0.02  # and that share of the budget
+STALLING = 30.0  # seconds of wall time, beyond twice the budget, if the clock is the processor's
+SEALING = 120.0  # seconds to seal the model once the clock has stopped
+LEAVING = 10.0  # seconds to end once the model is scored
+BETWEEN_CHECKS = 0.5  # seconds: the processor's time of a tree of processes takes a millisecond to add up
+ANSWERING = 5.0  # seconds that a run may let an answer wait
+QUESTIONS = 100  # of one run at most
+WEIGHTS = 10_000  # tensors of a model at most
+LARGEST = 2 << 30  # bytes of a sealed model
+PROBED = 0.1  # share of the rows that causality probes look at, unless the score is to be kept
+
+
+class Over(Exception):
+    """A run has to be ended now: it is too late, or cheats; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Terms:
+    """What every run of a sealed experiment is held to."""
+
+    data: Data
+    scorer: Scorer
+    budget: float
+    """Seconds of training, on *clock*."""
+    clock: Clock
+
+    @property
+    def limit(self) -> float:
+        """Seconds of wall time that a run may take if it is slow in everything."""
+        return STARTUP + self.longest + SEALING + self.scorer.limit
+
+    @property
+    def longest(self) -> float:
+        """Seconds of wall time that training may take."""
+        return self.allowed if self.clock == "wall" else 2 * self.budget + STALLING
+
+    @property
+    def allowed(self) -> float:
+        """Seconds on the clock that training may take."""
+        return self.budget * (1 + GRACE_SHARE) + GRACE
+
+
+class Handover:
+    """One run, from its first message to its score: start-up, training, sealing, then ending.
+
+    Afterwards it has a *score*, or a *refusal*, the reason in one line, or neither.
+    """
+
+    score: float | None = None
+    refusal: str | None = None
+    training_seconds: float | None = None
+    """On the clock of the terms."""
+
+    def __init__(
+        self, terms: Terms, wire: Wire, cpu_seconds: Callable[[], float], thorough: Thorough | None
+    ) -> None:
+        """Begin with the start-up; *thorough* is as for :func:`measuring.run.measure`."""
+        self._terms = terms
+        self._wire = wire
+        self._clock = cpu_seconds if terms.clock == "cpu" else time.monotonic
+        self._thorough = thorough
+        self._phase = "start-up"
+        self._since = time.monotonic()
+        self._checked = -math.inf
+        self._began: float | None = None  # on the clock
+        self._weights: list[str] = []
+        self._questions = 0
+
+    def fileno(self) -> int:
+        """Return the descriptor to select on."""
+        return self._wire.fileno()
+
+    def check(self) -> None:
+        """Raise :class:`Over` if the present phase has taken too long; looks twice a second at most."""
+        now, terms = time.monotonic(), self._terms
+        if now - self._checked < BETWEEN_CHECKS:
+            return
+        self._checked = now
+        limits = {
+            "start-up": STARTUP,
+            "training": terms.longest,
+            "sealing": SEALING,
+            "ending": LEAVING,
+        }
+        if self._phase == "training" and (used := self._used()) > terms.allowed:
+            raise Over(f"still training after {used:.1f} s, its budget is {terms.budget:g} s")
+        if now - self._since > limits[self._phase]:
+            raise Over(f"{self._phase} took longer than {limits[self._phase]:.0f} s")
+
+    def answer(self) -> bool:
+        """Read what the run says and answer it; return whether there is more to come.
+
+        Raises:
+            Over: it says too late that its training is over, or what it may not say.
+        """
+        try:
+            for message in self._wire.read():
+                try:
+                    self._act(message)
+                finally:
+                    for descriptor in message.descriptors:
+                        os.close(descriptor)
+        except Garbled as error:
+            raise Over(self._refuse(f"the run does not keep to the protocol: {error}")) from error
+        except TimeoutError as error:
+            raise Over(self._refuse("the run does not read what it is told")) from error
+        except (EOFError, OSError):
+            return False  # it is gone
+        return True
+
+    def _act(self, message: Message) -> None:
+        self._questions += 1
+        match message.content:
+            case {"open": str(name)} if self._questions <= QUESTIONS:
+                self._open(name)
+            case {"trained": list(weights)} if self._phase in ("start-up", "training"):
+                self._stop_clock(weights)
+            case {"unsealable": str(reason)} if self._phase == "sealing":
+                self._done({"refused": self._refuse(reason)})
+            case {"model": True} if self._phase == "sealing" and len(message.descriptors) == 1:
+                self._done(self._scored(message.descriptors[0]))
+            case {"trained": _} | {"model": _}:
+                raise Garbled("a run hands in one model, once")
+            case _:
+                raise Garbled("no such message")
+
+    def _open(self, name: str) -> None:
+        descriptor = self._terms.data.open(name)
+        if descriptor is None:
+            self._send({"refused": f"there is no {one_line(name, 80)!r} for a run"})
+            return
+        if self._terms.data.is_training(name) and self._phase == "start-up":
+            self._enter("training")
+            self._began = self._clock()
+        try:
+            self._send({}, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _stop_clock(self, weights: list[Any]) -> None:
+        self._checked = -math.inf
+        self.check()
+        if len(weights) > WEIGHTS or not all(
+            isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in weights
+        ):
+            raise Garbled("no digests of weights")
+        self.training_seconds = self._used()
+        self._weights = weights
+        self._enter("sealing")
+
+    def _scored(self, descriptor: int) -> Mapping[str, Any]:
+        try:
+            with _own_copy(descriptor) as model:
+                share = 1.0 if self._thorough is None else PROBED
+                score = self._terms.scorer.score(model, self._weights, share)
+                if self._thorough is not None and self._thorough(score):
+                    score = self._terms.scorer.score(model, self._weights, 1.0)
+        except Refused as error:
+            return {"refused": self._refuse(str(error))}
+        self.score = score
+        return {"score": score}
+
+    def _done(self, answer: Mapping[str, Any]) -> None:
+        self._enter("ending")
+        with contextlib.suppress(
+            OSError
+        ):  # a run that does not wait for its answer has its score all the same
+            self._send(answer)
+
+    def _refuse(self, reason: str) -> str:
+        self.refusal = self.refusal or one_line(reason, 300)
+        return reason
+
+    def _send(self, content: Mapping[str, Any], *descriptors: int) -> None:
+        self._wire.send(content, *descriptors, timeout=ANSWERING)
+
+    def _enter(self, phase: str) -> None:
+        self._phase, self._since = phase, time.monotonic()
+
+    def _used(self) -> float:
+        """Return the seconds of training on the clock; none without training data."""
+        return 0.0 if self._began is None else self._clock() - self._began
+
+
+def _own_copy(descriptor: int) -> BinaryIO:
+    """Return a copy of a file that a run has handed over, and may still write to.
+
+    Raises:
+        Refused: it is no regular file, or too large.
+    """
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("the sealed model is no regular file")
+    if status.st_size > LARGEST:
+        raise Refused(f"the sealed model has {status.st_size} bytes, at most {LARGEST} are allowed")
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  the caller's to close
+    # As many bytes as it has now: it may grow, or be one of the kernel's that have no size, and no end.
+    try:
+        while chunk := os.pread(descriptor, min(1 << 20, status.st_size - copy.tell()), copy.tell()):
+            copy.write(chunk)
+    except OSError as error:
+        raise Refused(f"the sealed model cannot be read: {error.strerror}") from error
+    copy.flush()
+    return copy

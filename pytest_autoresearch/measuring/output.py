@@ -1,0 +1,170 @@
+"""What a run prints, read while the clock runs; at its end the whole process tree is dead."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from pytest_autoresearch.measuring.handover import Handover, Over
+from pytest_autoresearch.measuring.sandbox import Guarded
+from pytest_autoresearch.oneline import one_line
+
+TAIL_LINES = 20  # of the output, quoted when a run crashes
+LONGEST_LINE = 1 << 16  # bytes; a run may print anything
+LARGEST_LOG = 8 << 20  # bytes; what comes after is read and dropped
+EXIT_GRACE = 5.0  # seconds to exit after closing the output
+LEFTOVER = 1.0  # seconds to read what is left in the pipe once the script has ended
+TICK = 0.2  # seconds that a silent run is left alone
+
+OnLine = Callable[[str], None]
+
+
+class RunFailed(Exception):
+    """A run gave no score; *tail* is the end of its output."""
+
+    def __init__(self, reason: str, tail: Iterable[str]) -> None:
+        super().__init__(one_line(reason, 300))
+        self.tail = [one_line(line) for line in tail]
+
+
+class Crashed(RunFailed):
+    """The script failed, or gave no usable score."""
+
+
+class TimedOut(RunFailed):
+    """The script was still running, or training, at its limit."""
+
+
+class ScoreRefused(RunFailed):
+    """What the script handed in gets no score."""
+
+
+@dataclasses.dataclass(slots=True)
+class Output:
+    """What is kept of what a process prints."""
+
+    values: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Its ``key: value`` lines, those of the summary if there is one; the last one of a name counts."""
+    tail: deque[str] = dataclasses.field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    """Its last lines that are not blank."""
+
+    def add(self, line: str) -> None:
+        """Take another line in."""
+        if line.strip():
+            self.tail.append(line)
+        if line.strip() == "---":
+            self.values.clear()  # what comes now is the summary
+        elif match := re.fullmatch(r"(\w+):\s+(\S.*?)\s*", line):
+            self.values[match[1]] = match[2]
+
+
+def follow(
+    guarded: Guarded,
+    *,
+    limit: float | None,
+    log: Path | None = None,
+    on_line: OnLine = lambda _line: None,
+    handover: Handover | None = None,
+) -> Output:
+    """Read what a run prints, and answer what it asks, until it ends; return what it printed.
+
+    Raises:
+        TimedOut: it ran longer than *limit* seconds, or than the terms of its handover allow.
+        ScoreRefused: what it handed over was refused.
+        Crashed: its exit code was not 0.
+    """
+    output = Output()
+    deadline = math.inf if limit is None else time.monotonic() + limit
+    failure: RunFailed | None = None
+
+    def check() -> None:
+        if time.monotonic() >= deadline:
+            raise Over(f"still running after {limit:.0f} s, its limit")
+        if handover is not None:
+            handover.check()
+
+    try:
+        for line in _lines(_chunks(guarded, check, handover), log):
+            output.add(line)
+            on_line(line)
+        if code := guarded.wait(EXIT_GRACE):
+            failure = Crashed(_exit_reason(code, output.tail), output.tail)
+    except subprocess.TimeoutExpired:
+        failure = TimedOut(f"still running {EXIT_GRACE:.0f} s after it closed its output", output.tail)
+    except Over as error:
+        failure = TimedOut(str(error), output.tail)
+    finally:
+        guarded.end()
+    if handover is not None and handover.refusal is not None:  # whatever else it did then
+        failure = ScoreRefused(handover.refusal, output.tail)
+    if failure is not None:
+        raise failure
+    return output
+
+
+def _lines(chunks: Iterable[bytes], log: Path | None) -> Iterator[str]:
+    """Yield the lines in what is read, which is logged as well; a carriage return ends one too."""
+    pending = b""
+    with _log(log) as record:
+        for chunk in chunks:
+            if record is not None and record.tell() < LARGEST_LOG:
+                record.write(chunk)
+            *complete, pending = re.split(rb"\r\n|[\r\n]", pending + chunk)
+            pending = pending[-LONGEST_LINE:]
+            for line in complete:
+                yield line.decode(errors="replace")
+    if pending:
+        yield pending.decode(errors="replace")
+
+
+def _chunks(guarded: Guarded, check: Callable[[], None], handover: Handover | None) -> Iterator[bytes]:
+    """Yield what the run prints as it comes; in between *check* its time, and see to its handover."""
+    assert guarded.process.stdout is not None
+    descriptor = guarded.process.stdout.fileno()
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        if handover is not None:
+            selector.register(handover, selectors.EVENT_READ, handover)
+        gone = math.inf  # when the script ended; a child of its may still hold the pipe, and write
+        while (now := time.monotonic()) < gone + LEFTOVER:
+            check()
+            if guarded.exit_code() is not None:
+                gone = min(gone, now)
+            ready = {key.fd: key.data for key, _ in selector.select(TICK)}
+            if not ready and gone < math.inf:
+                return
+            for end in filter(None, ready.values()):
+                if not end.answer():
+                    selector.unregister(end)
+            if descriptor in ready:
+                if not (chunk := os.read(descriptor, LONGEST_LINE)):
+                    return
+                yield chunk
+
+
+@contextlib.contextmanager
+def _log(path: Path | None) -> Iterator[IO[bytes] | None]:
+    if path is None:
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as record:
+        yield record
+
+
+def _exit_reason(code: int, tail: deque[str]) -> str:
+    # Not every signal has a name of its own: real-time ones are numbers.
+    names = {number.value: number.name for number in signal.Signals}
+    how = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exit code {code}"
+    return f"{how}: {tail[-1].strip()}" if tail else how

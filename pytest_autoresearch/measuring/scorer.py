@@ -1,0 +1,135 @@
+"""The process that turns sealed models into scores: started once, warm ever after."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from pytest_autoresearch.measuring import sandbox
+from pytest_autoresearch.measuring.wire import VARIABLE, Garbled, Wire
+from pytest_autoresearch.oneline import one_line
+
+WARMING_UP = 180.0  # seconds to import torch and to load the tokenizer
+MARGIN = 15.0  # seconds beyond the limit after which the process itself, which keeps it, is given up
+MEMORY = 8 << 30  # bytes for one scoring
+
+
+class Refused(Exception):
+    """A sealed model that gets no score; the message is one line that says why."""
+
+
+class Broken(Exception):
+    """The scorer cannot score anything; the message is one line."""
+
+
+class Scorer:
+    """The parent's end. The process sees the validation data, and no network; each model is a fork of it."""
+
+    def __init__(
+        self,
+        fixed: str,
+        readable: Sequence[Path],
+        enforcer: sandbox.Enforcer,
+        environment: Mapping[str, str],
+        limit: float,
+    ) -> None:
+        """Remember how to start.
+
+        Args:
+            fixed: the text of the committed ``prepare.py``, whose ``evaluate_bpb`` scores.
+            readable: what the process may read beside the system: the validation data.
+            enforcer: of its sandbox.
+            environment: of the process.
+            limit: seconds that one scoring may take.
+        """
+        self._fixed = fixed
+        self._readable = tuple(readable)
+        self._enforcer = enforcer
+        self._environment = environment
+        self.limit = limit
+        self._live = contextlib.ExitStack()
+        self._guarded: sandbox.Guarded | None = None
+        self._wire: Wire | None = None
+        self._is_ready = False
+        self._output = b""
+
+    def start(self) -> None:
+        """Start the process, unless it runs, without waiting for it to get ready."""
+        if self._guarded is not None:
+            return
+        name = self._live.enter_context(tempfile.TemporaryDirectory(prefix="autoresearch-scorer-"))
+        folder = Path(name).resolve()
+        (folder / "prepare.py").write_bytes(self._fixed.encode())
+        self._wire, theirs = Wire.pair()
+        self._live.callback(self._wire.close)
+        command = [sys.executable, "-m", "pytest_autoresearch.measuring.scoring"]
+        environment = {**self._environment, VARIABLE: str(theirs.fileno()), "TMPDIR": str(folder)}
+        policy = sandbox.Policy(folder, readable=self._readable)
+        self._guarded = sandbox.start(
+            command, policy, self._enforcer, environment, pass_fds=[theirs.fileno()]
+        )
+        self._live.callback(self._guarded.end)
+        theirs.close()
+
+    def score(self, model: BinaryIO, digests: Sequence[str], share: float) -> float:
+        """Return the score of a sealed model.
+
+        Args:
+            model: the file.
+            digests: of the weights it may hold.
+            share: of the rows that causality probes look at.
+
+        Raises:
+            Refused: it gets none.
+            Broken: the scorer does not start.
+        """
+        wire = self._ready()
+        request = {"score": True, "digests": list(digests), "share": share}
+        try:
+            wire.send({**request, "seconds": self.limit, "memory": MEMORY}, model.fileno())
+            answer = wire.receive(self.limit + MARGIN).content
+        except (OSError, EOFError, Garbled):
+            self.close()  # and start afresh for the next one
+            raise Refused("the scorer did not survive this model") from None
+        self._drain()
+        if "score" in answer:
+            return float(answer["score"])
+        raise Refused(one_line(str(answer.get("refused", "the scorer gave no answer")), 300))
+
+    def close(self) -> None:
+        """End the process."""
+        self._live.close()
+        self._guarded = self._wire = None
+        self._is_ready = False
+
+    def _ready(self) -> Wire:
+        self.start()
+        assert self._wire is not None
+        if not self._is_ready:
+            try:
+                self._wire.receive(WARMING_UP)
+            except (OSError, EOFError, Garbled):
+                said = self._said()
+                self.close()
+                raise Broken(f"the scorer did not start: {said}") from None
+            self._is_ready = True
+        return self._wire
+
+    def _said(self) -> str:
+        """Return the last line that the process printed."""
+        self._drain()
+        lines = self._output.decode(errors="replace").strip().splitlines()
+        return one_line(lines[-1]) if lines else "it said nothing"
+
+    def _drain(self) -> None:
+        """Read what the process printed: a full pipe would stop it."""
+        assert self._guarded is not None
+        output = self._guarded.process.stdout
+        assert output is not None
+        os.set_blocking(output.fileno(), False)
+        self._output = (self._output + (output.read() or b""))[-4096:]
