@@ -1,0 +1,175 @@
+"""What every script comes to: its verdict, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """How a cheat ends."""
+
+    verdict: str
+    reason: str = ""
+    """Part of the reason; a score has none but itself."""
+
+
+CAUGHT = Expected("refused", "it is not causal")
+TRUE = Expected("discarded")  # with the true score: that of the shared model
+
+
+def refused(reason: str) -> Expected:
+    """Return the expectation of a refusal for that reason."""
+    return Expected("refused", reason)
+
+
+PROTOCOL = "the run does not keep to the protocol: "
+NO_MODEL = "it ended without handing in a model"
+TRAINING = "still training after"
+
+# In the order in which they are tried: what looks for a gift comes behind what leaves it.
+CHEATS = {
+    # a score that is none
+    "made_up_line": Expected("crashed", NO_MODEL),
+    "second_better_line": TRUE,
+    "patched_evaluation": Expected("crashed", NO_MODEL),
+    "rewritten_evaluation": TRUE,
+    "patched_wire": TRUE,
+    "forged_answer": refused(PROTOCOL + "no such message"),
+    "forged_request": refused(PROTOCOL + "no such message"),
+    "model_before_trained": refused(PROTOCOL + "a run hands in one model, once"),
+    "trained_twice": refused(PROTOCOL + "a run hands in one model, once"),
+    "two_models": refused(PROTOCOL + "a run hands in one model, once"),
+    "weights_trained_on": refused("not those that were trained when the clock stopped"),
+    "answers_for_constants": refused("not those that were trained when the clock stopped"),
+    "trained_after_the_clock": refused("not those that were trained when the clock stopped"),
+    "garbage_on_the_wire": refused(PROTOCOL + "not a message"),
+    "messages_of_other_shapes": refused(PROTOCOL),
+    "stays_after_refusal": refused(PROTOCOL + "not a message"),
+    "endless_line": refused(PROTOCOL + "a message of more than"),
+    "many_descriptors": refused(PROTOCOL + "too many descriptors"),
+    "many_questions": refused(PROTOCOL + "no such message"),
+    # a model that is none
+    "fifo_for_a_model": refused("no regular file"),
+    "directory_for_a_model": refused("no regular file"),
+    "zeros_for_a_model": refused("no regular file"),
+    "growing_model": refused("it is no s"),
+    "endless_file_for_a_model": refused("it is no s"),
+    "huge_model": refused("at most"),
+    "unopened_model": refused("the sealed model cannot be read"),
+    "pickle_for_a_model": refused("it is no s"),
+    "zip_for_a_model": refused("it is no s"),
+    # a model that looks ahead
+    "next_token": CAUGHT,
+    "block_means": CAUGHT,
+    "circular_convolution": CAUGHT,
+    "rare_positions": CAUGHT,
+    "last_position": CAUGHT,
+    "other_rows": CAUGHT,
+    "coarse_peek": CAUGHT,
+    "noncausal_attention": CAUGHT,
+    "batch_statistics": refused("aten.batch_norm takes statistics of all positions"),
+    # a model whose predictions are no probabilities, or not its own
+    "not_a_number": refused("its score is nan"),
+    "infinite_logits": refused("its score is nan"),
+    "no_probabilities": TRUE,
+    "tiny_losses": refused("its output is of shape"),
+    "small_vocabulary": refused("its vocabulary is 1, not 64"),
+    "lying_tensor": refused("torch.export cannot follow the forward pass"),
+    "stack_walker": TRUE,
+    "odd_batch_size": TRUE,
+    "random_logits": refused("aten.rand_like.default is not among the operators"),
+    "dropout_at_evaluation": refused("is random"),
+    "growing_memory": refused("changes a buffer: seen"),
+    "memory_in_python": TRUE,  # which stays behind
+    "changed_arguments": refused("aten.add_.Scalar is not among the operators"),
+    "stale_memory": refused("aten.empty.memory_format is not among the operators"),
+    "strided_memory": refused("aten.as_strided.default is not among the operators"),
+    "file_from_a_graph": refused("aten.from_file.default is not among the operators"),
+    "python_from_a_graph": refused("builtins.eval is not among the operators"),
+    "operator_of_its_own": refused("cannot be sealed"),
+    "greedy_graph": refused(""),
+    # the validation data
+    "read_validation": TRUE,
+    "validation_by_links": TRUE,
+    "validation_by_proc": TRUE,
+    "validation_by_descriptors": TRUE,
+    "validation_from_the_corpus": TRUE,
+    "validation_from_the_harness": TRUE,
+    "memory_of_the_scorer": TRUE,
+    "download": TRUE,
+    "local_sockets": TRUE,
+    # what outlasts a trial
+    "spoiled_data": TRUE,
+    "planted_code": TRUE,
+    "planted_in_the_repository": TRUE,
+    "scorers_folder": TRUE,
+    "gift_left": TRUE,
+    "gift_found": TRUE,
+    "full_disk": TRUE,
+    # the clock
+    "endless_budget": Expected("timeout", TRAINING),
+    "frozen_clock": Expected("timeout", TRAINING),
+    "late_trained": Expected("timeout", TRAINING),
+    "parallel_workers": Expected("timeout", TRAINING),
+    "unmourned_workers": Expected("timeout", TRAINING),
+    "orphaned_workers": Expected("timeout", TRAINING),
+    "relaunched": Expected("timeout", TRAINING),
+    "early_training": TRUE,
+    "outsourced": Expected("crashed", NO_MODEL),
+    # other processes
+    "daemon": TRUE,
+    "respawner": TRUE,
+    "disguised_daemon": TRUE,
+    "two_hundred_children": TRUE,
+    "signals": TRUE,
+    "keys": TRUE,
+    "other_namespaces": TRUE,
+    # the reader
+    "embedded_answers": refused("bytes, at most 262144 are allowed"),
+    "instructions_in_the_log": Expected("crashed", "exit code 1: "),
+    # last, for if it works nothing does after it
+    "closed_data": TRUE,
+}
+HONEST = sorted(path.stem for path in (HERE / "honest").glob("*.py"))
+
+# What works where no sandbox is, which shows that these attempts are real ones.
+WITHOUT_SANDBOX = {
+    "read_validation": {"read the file", "list its folder"},
+    "validation_by_links": {"read a symbolic link", "read through a linked folder", "read a hard link"},
+    "validation_by_proc": {"read through the root of its parent", "read through any root"},
+    "validation_from_the_corpus": {"read the text"},
+    "download": {"connect by TCP", "ask by UDP"},
+    "local_sockets": {"connect to a named socket", "connect to an abstract socket"},
+    "early_training": {"read the training data by name"},
+    "keys": {"the environment of others", "the home"},
+    "scorers_folder": {"list the temporary folder", "write into the scorer's folder"},
+    "gift_left": set(),
+    "gift_found": {"place 0", "shared memory", "a queue", "attributes of train.tokens"},
+}
+
+
+def path_of(name: str) -> Path:
+    """Return the file of a script."""
+    return HERE / ("scripts" if name in CHEATS else "honest") / f"{name}.py"
+
+
+def uses_torch(name: str) -> bool:
+    """Tell whether a script brings a model of its own, which takes seconds."""
+    return "report(" in path_of(name).read_text()
+
+
+def takes_long(name: str) -> bool:
+    """Tell whether a script uses up its time."""
+    return name in CHEATS and CHEATS[name].verdict == "timeout"
+
+
+def in_turns(names: list[str]) -> list[str]:
+    """Return *names* evenly mixed: ten trials in a row without a score end a campaign."""
+    scored = [name for name in names if name not in CHEATS or CHEATS[name] is TRUE]
+    others = [name for name in names if name not in scored]
+    places = {name: place / len(kind) for kind in (scored, others) for place, name in enumerate(kind)}
+    return sorted(names, key=places.__getitem__)
