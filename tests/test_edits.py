@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +87,40 @@ def test_a_hostile_assert_is_left_to_the_run() -> None:
     began = time.perf_counter()
     check("assert 9**9**9**9 == 1\nassert 'a' * 10**12\nassert open('/etc/passwd')\n")
     assert time.perf_counter() - began < 1
+
+
+def test_a_script_is_read(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("LR = 0.04  # ü\n")
+    assert edits.read(script) == "LR = 0.04  # ü\n"
+
+
+def linked(script: Path) -> None:
+    (script.parent / "other").write_text("LR = 1\n")
+    script.symlink_to("other")
+
+
+def named_twice(script: Path) -> None:
+    script.write_text("LR = 1\n")
+    (script.parent / "other").hardlink_to(script)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (linked, "train.py cannot be read"),
+        (named_twice, "no link, pipe or device is read"),
+        (os.mkfifo, "no link, pipe or device is read"),
+        (Path.mkdir, "no link, pipe or device is read"),
+        (lambda script: script.write_bytes(b"#" * 300_000), "more than 262144 bytes"),
+        (lambda script: script.write_bytes(b"\xff"), "not UTF-8 text"),
+        (Path, "train.py cannot be read: No such file or directory"),
+    ],
+    ids=["link", "two-names", "pipe", "folder", "huge", "bytes", "nothing"],
+)
+def test_what_is_no_file_of_its_own_is_not_read(
+    tmp_path: Path, make: Callable[[Path], object], reason: str
+) -> None:
+    make(tmp_path / "train.py")
+    with pytest.raises(edits.Refused, match=reason):
+        edits.read(tmp_path / "train.py")

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -191,9 +192,14 @@ def _exported(model: Model, tokens: torch.Tensor) -> ExportedProgram:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Keep the tracer's remarks, and the graphs that it prints when it fails, off the screen."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _table() -> dict[OpOverload[..., Any], Callable[..., Any]]:
