@@ -1,4 +1,4 @@
-"""What a sandbox costs: from starting a program that does nothing until it has ended, and all of it is gone.
+"""What a sandbox costs: how long a program in it takes to say its first word, and to be gone with all of it.
 
 python benchmarks/sandbox.py [--starts 20]
 """
@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from pytest_autoresearch.measuring import sandbox
 
+WORD = ["/bin/echo", "started"]
 
-def once(enforcer: sandbox.Enforcer) -> float:
-    """Return the milliseconds that one start takes."""
+
+def once(enforcer: sandbox.Enforcer) -> tuple[float, float]:
+    """Return the milliseconds until the first word, and those from there to the end."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        with sandbox.start(["/bin/true"], sandbox.Policy(Path(folder)), enforcer, {}) as run:
-            assert run.wait(10) == 0
+        with sandbox.start(WORD, sandbox.Policy(Path(folder)), enforcer, {}) as run:
+            assert run.process.stdout is not None
+            assert run.process.stdout.read(1) == b"s"
+            started = time.perf_counter()
+        return 1000 * (started - began), 1000 * (time.perf_counter() - started)
+
+
+def bare() -> float:
+    """Return the milliseconds until the first word of the same program without any of this."""
+    began = time.perf_counter()
+    with subprocess.Popen(WORD, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"s"
         return 1000 * (time.perf_counter() - began)
 
 
@@ -28,15 +42,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="what a sandbox costs")
     parser.add_argument("--starts", type=int, default=20)
     starts = parser.parse_args().starts
-    print("milliseconds  median  slowest")
+    print("milliseconds    start   slowest   end")
+    print(f"no process more  {statistics.median(bare() for _ in range(starts)):4.1f}")
     for enforcer in ("bwrap", "landlock", "none"):
         try:
             sandbox.choose(enforcer)
         except sandbox.Unavailable as error:
-            print(f"{enforcer:<12}  {error}")
+            print(f"{enforcer:<15}  {error}")
             continue
-        taken = [once(enforcer) for _ in range(starts)]
-        print(f"{enforcer:<12}  {statistics.median(taken):6.1f}  {max(taken):7.1f}")
+        begun, ended = zip(*(once(enforcer) for _ in range(starts)), strict=True)
+        figures = statistics.median(begun), max(begun), statistics.median(ended)
+        print("{:<15}  {:4.1f}   {:7.1f}  {:4.1f}".format(enforcer, *figures))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,16 @@ def test_ambient_autocast_is_sealed_too(*, everywhere: bool) -> None:
     assert opened(model).coarse == everywhere  # for all of it has an autocast of its own
 
 
+def test_ambient_autocast_is_sealed_with_a_model_that_knows_nothing_of_it() -> None:
+    model = made(Attention)
+    tokens = torch.randint(VOCABULARY, (5, LENGTH))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = opened(model)
+        expected = model(tokens)
+    assert expected.dtype == torch.bfloat16
+    assert torch.equal(found(tokens), expected)
+
+
 def test_a_mere_function_can_be_sealed() -> None:
     def undecided(tokens: torch.Tensor) -> torch.Tensor:
         return torch.full((*tokens.shape, VOCABULARY), 3.0)
