@@ -161,6 +161,8 @@ def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], fi
     enforcer = settings.enforcer
     terms = None
     if files.validation:
+        if settings.direction == "maximize":  # what looking ahead brings is added to a score
+            raise Unusable(f"{FIXED}: with {data.VALIDATION} a lower score has to be the better one")
         try:
             budget = float(described["time_budget"])
         except (KeyError, ValueError):
@@ -177,6 +179,6 @@ def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], fi
         time_budget=settings.time_budget,
         enforcer=enforcer,
         readable=files.shared,
-        hidden=files.validation,
+        hidden=(*files.validation, *files.training),
         terms=terms,
     )

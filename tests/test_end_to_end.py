@@ -22,15 +22,9 @@ def test_the_tuner_researches_a_real_model(project: Project) -> None:
     shutil.copytree(ROOT / "experiment", project.script.parent, ignore=shutil.ignore_patterns("__pycache__"))
     project.commit("Bring the real experiment")
     cache = str(project.path / ".autoresearch" / "cache")
-    session = project.research(BUDGET, "--autoresearch-trials=2", AUTORESEARCH_CACHE=cache).exits(0)
+    session = project.research(BUDGET, "--autoresearch-trials=1", AUTORESEARCH_CACHE=cache).exits(0)
     session.leaves_clean()
-    session.shows(
-        "prepared in",
-        "trust: sealed",
-        "::baseline PASSED",
-        "trial[0001-depth-4-2]",
-        "trial[0002-aspect-ratio-16-8]",
-    )
+    session.shows("prepared in", "trust: sealed", "::baseline PASSED", "trial[0001-depth-4-2]")
     [record] = project.records
     assert record["platform"]["time_budget"] == "2"
     assert record["platform"]["device"] == "cpu"
@@ -40,7 +34,7 @@ def test_the_tuner_researches_a_real_model(project: Project) -> None:
         assert run["steps"] > 1
         assert 2 <= run["training_seconds"] < 3.6
         assert run["trust"] == "sealed"
-    assert len(project.rows()) == 4
+    assert len(project.rows()) == 3
     # Three runs of two seconds know little of their own noise: sometimes they agree by chance.
     records = project.script.with_name("baseline.json")
     records.write_text(re.sub(r'"spread": [\d.e-]+', '"spread": 0.05', records.read_text()))

@@ -509,3 +509,61 @@ def test_every_rule_is_about_an_operator() -> None:
 def test_the_scorer_has_lived_through_all_of_this(server: Server) -> None:
     assert server.process.poll() is None
     assert "score" in server.score(CONTENT, ANNOUNCED)
+
+
+def floats(number: int, *shape: int) -> list[Any]:
+    return ["aten.full.default", [list(shape), number], {"dtype": {"dtype": "float32"}}]
+
+
+ATTEND = "aten.scaled_dot_product_attention.default"
+
+
+@pytest.mark.parametrize(
+    ("query", "key", "value", "mask"),
+    [
+        ((1, 1, 4, 8), (1, 1, 1, 8), (1, 1, 4096, 8), None),
+        ((1, 1, 4, 8), (1, 1, 20, 8), (1, 1, 40, 8), None),
+        ((1, 4, 8, 8), (1, 1, 8, 8), (1, 4, 8, 8), None),
+        ((4, 1, 8, 8), (1, 1, 8, 8), (4, 1, 8, 8), None),
+        ((1, 1, 8, 8), (2, 1, 8, 8), (2, 1, 8, 8), None),
+        ((1, 1, 8, 8), (1, 1, 8, 4), (1, 1, 8, 8), None),
+        ((1, 1, 8, 8), (1, 1, 0, 8), (1, 1, 0, 8), None),
+        ((1, 8, 8), (1, 1, 8, 8), (1, 1, 8, 8), None),
+        ((1, 1, 8, 8), (1, 1, 8, 8), (1, 1, 8, 8), (8, 4)),
+        ((1, 1, 8, 8), (1, 1, 8, 8), (1, 1, 8, 8), (3, 1, 1, 8, 8)),
+    ],
+)
+def test_attention_reads_nothing_behind_its_keys(
+    server: Server,
+    query: tuple[int, ...],
+    key: tuple[int, ...],
+    value: tuple[int, ...],
+    mask: tuple[int, ...] | None,
+) -> None:
+    """The kernel that torch has for the CPU takes the number of keys from the values, and trusts it."""
+    made = [floats(1, *query), floats(1, *key), floats(1, *value), floats(0, *(mask or (1, 1)))]
+    attend = [ATTEND, [node(2), node(3), node(4), node(5) if mask else None], {}]
+    assert "do not fit" in server.refusal(computing(*made, attend))
+
+
+def test_attention_that_fits_is_computed(server: Server) -> None:
+    made = [floats(1, 2, 4, 8, 8), floats(1, 2, 2, 6, 8), floats(0, 8, 6)]
+    attend = [ATTEND, [node(2), node(3), node(3), node(4)], {"enable_gqa": True}]
+    assert "score" in server.score(computing(*made, attend))
+
+
+def test_a_graph_has_few_numbers_of_its_own(server: Server) -> None:
+    """What was computed after the clock had stopped must not come in as numbers instead of weights."""
+    used = [["aten.add.Tensor", [node(1 + index), index / 7], {}] for index in range(1100)]
+    assert "numbers of its own" in server.refusal(computing(*used))
+    assert "numbers of its own" in server.refusal(
+        computing(["aten.add.Tensor", [node(1), 1], {}], ["aten.tile.default", [node(1), [1] * 1100], {}])
+    )
+    same = [["aten.add.Tensor", [node(1 + index), (index % 100) / 7], {}] for index in range(1100)]
+    assert "score" in server.score(computing(*same))
+
+
+def test_what_is_not_used_is_not_looked_at(server: Server) -> None:
+    unused = ["aten.to.dtype", [node(1), {"dtype": "bfloat16"}], {}]
+    plain = server.score(computing(["aten.mul.Tensor", [node(1), 0], {}]))
+    assert server.score(computing(unused, ["aten.mul.Tensor", [node(1), 0], {}])) == plain

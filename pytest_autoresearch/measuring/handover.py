@@ -23,11 +23,12 @@ Thorough = Callable[[float], bool]
 Clock = Literal["cpu", "wall"]
 """What a budget is counted in: wall time, or the processor's time in all processes of a run together."""
 
-STARTUP = 120.0  # seconds before the clock starts: imports, compilation
+# Seconds that may be spent before and after training, to compile and to seal; they too count on the clock.
+OFF_CLOCK = {"cpu": {"start-up": 120.0, "sealing": 60.0}, "wall": {"start-up": 180.0, "sealing": 120.0}}
+WAITING = 300.0  # seconds of wall time for either, however busy the machine is
 GRACE = 1.5  # seconds of overtime, for the step in which the budget ended,
 GRACE_SHARE = 0.02  # and that share of the budget
 STALLING = 30.0  # seconds of wall time, beyond twice the budget, if the clock is the processor's
-SEALING = 120.0  # seconds to seal the model once the clock has stopped
 LEAVING = 10.0  # seconds to end once the model is scored
 BETWEEN_CHECKS = 0.5  # seconds: the processor's time of a tree of processes takes a millisecond to add up
 ANSWERING = 5.0  # seconds that a run may let an answer wait
@@ -54,12 +55,13 @@ class Terms:
     @property
     def limit(self) -> float:
         """Seconds of wall time that a run may take if it is slow in everything."""
-        return STARTUP + self.longest + SEALING + self.scorer.limit
+        return sum(self.limits.values()) + self.scorer.longest
 
     @property
-    def longest(self) -> float:
-        """Seconds of wall time that training may take."""
-        return self.allowed if self.clock == "wall" else 2 * self.budget + STALLING
+    def limits(self) -> Mapping[str, float]:
+        """Seconds of wall time that each phase may take."""
+        training = self.allowed if self.clock == "wall" else 2 * self.budget + STALLING
+        return {"start-up": WAITING, "training": training, "sealing": WAITING, "ending": LEAVING}
 
     @property
     def allowed(self) -> float:
@@ -89,7 +91,7 @@ class Handover:
         self._phase = "start-up"
         self._since = time.monotonic()
         self._checked = -math.inf
-        self._began: float | None = None  # on the clock
+        self._mark = self._clock()  # when the phase began
         self._weights: list[str] = []
         self._questions = 0
 
@@ -103,16 +105,12 @@ class Handover:
         if now - self._checked < BETWEEN_CHECKS:
             return
         self._checked = now
-        limits = {
-            "start-up": STARTUP,
-            "training": terms.longest,
-            "sealing": SEALING,
-            "ending": LEAVING,
-        }
-        if self._phase == "training" and (used := self._used()) > terms.allowed:
+        used, wall = self._used(), now - self._since
+        if self._phase == "training" and used > terms.allowed:
             raise Over(f"still training after {used:.1f} s, its budget is {terms.budget:g} s")
-        if now - self._since > limits[self._phase]:
-            raise Over(f"{self._phase} took longer than {limits[self._phase]:.0f} s")
+        limit = terms.limits[self._phase]
+        if used > OFF_CLOCK[terms.clock].get(self._phase, math.inf) or wall > limit:
+            raise Over(f"{self._phase} took {max(used, wall):.0f} s, and was not over")
 
     def answer(self) -> bool:
         """Read what the run says and answer it; return whether there is more to come.
@@ -121,12 +119,13 @@ class Handover:
             Over: it says too late that its training is over, or what it may not say.
         """
         try:
-            for message in self._wire.read():
-                try:
+            messages = self._wire.read()
+            try:
+                for message in messages:
                     self._act(message)
-                finally:
-                    for descriptor in message.descriptors:
-                        os.close(descriptor)
+            finally:
+                for descriptor in (item for message in messages for item in message.descriptors):
+                    os.close(descriptor)
         except Garbled as error:
             raise Over(self._refuse(f"the run does not keep to the protocol: {error}")) from error
         except TimeoutError as error:
@@ -158,7 +157,6 @@ class Handover:
             return
         if self._terms.data.is_training(name) and self._phase == "start-up":
             self._enter("training")
-            self._began = self._clock()
         try:
             self._send({}, descriptor)
         finally:
@@ -171,7 +169,7 @@ class Handover:
             isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in weights
         ):
             raise Garbled("no digests of weights")
-        self.training_seconds = self._used()
+        self.training_seconds = self._used() if self._phase == "training" else 0.0
         self._weights = weights
         self._enter("sealing")
 
@@ -202,11 +200,11 @@ class Handover:
         self._wire.send(content, *descriptors, timeout=ANSWERING)
 
     def _enter(self, phase: str) -> None:
-        self._phase, self._since = phase, time.monotonic()
+        self._phase, self._since, self._mark = phase, time.monotonic(), self._clock()
 
     def _used(self) -> float:
-        """Return the seconds of training on the clock; none without training data."""
-        return 0.0 if self._began is None else self._clock() - self._began
+        """Return the seconds on the clock since the phase began."""
+        return self._clock() - self._mark
 
 
 def _own_copy(descriptor: int) -> BinaryIO:

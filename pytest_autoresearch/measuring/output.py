@@ -106,11 +106,18 @@ def follow(
         failure = TimedOut(str(error), output.tail)
     finally:
         guarded.end()
+    return _judged(output, failure, handover)
+
+
+def _judged(output: Output, failure: RunFailed | None, handover: Handover | None) -> Output:
+    """Return the output of a run that has come to something, else raise what became of it."""
     if handover is not None and handover.refusal is not None:  # whatever else it did then
-        failure = ScoreRefused(handover.refusal, output.tail)
-    if failure is not None:
-        raise failure
-    return output
+        raise ScoreRefused(handover.refusal, output.tail)
+    if failure is None or (
+        isinstance(failure, TimedOut) and handover is not None and handover.score is not None
+    ):
+        return output  # a run that has its score, and only leaves slowly, has done what it had to
+    raise failure
 
 
 def _lines(chunks: Iterable[bytes], log: Path | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -119,11 +120,21 @@ def measure(
 @contextlib.contextmanager
 def fresh_directory(files: Mapping[str, str]) -> Iterator[Path]:
     """Yield a new directory that holds *files*, and remove it afterwards."""
-    with tempfile.TemporaryDirectory(prefix="autoresearch-", ignore_cleanup_errors=True) as name:
-        folder = Path(name).resolve()
+    folder = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
+    try:
         for path, text in files.items():
             (folder / path).write_bytes(text.encode())
         yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove *folder*, whatever a run has made of it: folders too deep for Python, or closed to its owner."""
+    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+        subprocess.run([*command, "--", folder], stderr=subprocess.DEVNULL, check=False)
+        if not folder.exists():
+            return
 
 
 def execute(script: str, folder: Path, environment: Mapping[str, str], on_line: OnLine) -> Output:

@@ -58,6 +58,11 @@ class Scorer:
         self._is_ready = False
         self._output = b""
 
+    @property
+    def longest(self) -> float:
+        """Seconds until a score is there or given up, from a cold start, and every row probed after all."""
+        return WARMING_UP + 2 * (self.limit + MARGIN)
+
     def start(self) -> None:
         """Start the process, unless it runs, without waiting for it to get ready."""
         if self._guarded is not None:
@@ -96,6 +101,9 @@ class Scorer:
         except (OSError, EOFError, Garbled):
             self.close()  # and start afresh for the next one
             raise Refused("the scorer did not survive this model") from None
+        except BaseException:
+            self.close()  # or the next model would be given the answer to this one
+            raise
         self._drain()
         if "score" in answer:
             return float(answer["score"])
@@ -108,6 +116,8 @@ class Scorer:
         self._is_ready = False
 
     def _ready(self) -> Wire:
+        if self._guarded is not None and self._guarded.exit_code() is not None:
+            self.close()  # it has died while it had nothing to do
         self.start()
         assert self._wire is not None
         if not self._is_ready:

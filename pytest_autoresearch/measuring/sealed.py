@@ -14,9 +14,9 @@ from pytest_autoresearch.measuring.operators import (
     DTYPES,
     Forbidden,
     Reference,
+    called,
     check_arguments,
     decode,
-    operator_named,
     references,
 )
 from pytest_autoresearch.measuring.sealing import CONSTANTS, KEY, digest
@@ -24,6 +24,8 @@ from pytest_autoresearch.oneline import one_line
 
 LARGEST_GRAPH = 16 << 20  # bytes of JSON
 MOST_NODES = 20_000
+MOST_NUMBERS = 1_024  # different ones in a graph: what was computed late must not come in as its constants
+LONG_LIST = 16  # numbers; of a longer one each counts
 COARSE = (torch.float16, torch.bfloat16)  # of 11 and 8 significant bits
 
 
@@ -97,6 +99,8 @@ class Sealed:
         if self._tokens < 0:
             raise Refused("its graph has no tokens")
         self._output = len(nodes) - 1
+        self._drop_the_unused()
+        self._check_numbers()
         self._bury_the_dead()
 
     @property
@@ -137,12 +141,38 @@ class Sealed:
                 values = [decode(value, self._device) for value in args]
                 named = {key: decode(value, self._device) for key, value in kwargs.items()}
                 check_arguments(name, values, named)
-                call = Call(name, operator_named(name), values, named)
+                call = Call(name, called(name), values, named)
                 if not all(0 <= other < number for other in call.references):
                     raise Refused(f"node {number} of its graph refers to a later one")
                 self._calls[number] = call
             case _:
                 raise Refused(f"node {number} of its graph is neither tokens, a weight nor a call")
+
+    def _drop_the_unused(self) -> None:
+        """Forget the nodes that the output does not come from."""
+        used, waiting = {self._output}, [self._output]
+        while waiting:
+            if call := self._calls.get(waiting.pop()):
+                new = set(call.references) - used
+                used |= new
+                waiting += new
+        self._calls = {number: call for number, call in self._calls.items() if number in used}
+        self._fixed = {number: weight for number, weight in self._fixed.items() if number in used}
+
+    def _check_numbers(self) -> None:
+        different: set[int | float] = set()
+        listed = 0
+        for call in self._calls.values():
+            waiting = [*call.args, *call.kwargs.values()]
+            while waiting:
+                value = waiting.pop()
+                if isinstance(value, list):
+                    waiting += value
+                    listed += len(value) if len(value) > LONG_LIST else 0
+                elif isinstance(value, int | float):
+                    different.add(value)
+        if len(different) + listed > MOST_NUMBERS:
+            raise Refused(f"its graph holds more than {MOST_NUMBERS:,} numbers of its own")
 
     def _bury_the_dead(self) -> None:
         """Have every value dropped once its last reader has run, so that a pass takes what eager takes."""

@@ -46,6 +46,7 @@ CHEATS = {
     "weights_trained_on": refused("not those that were trained when the clock stopped"),
     "answers_for_constants": refused("not those that were trained when the clock stopped"),
     "trained_after_the_clock": refused("not those that were trained when the clock stopped"),
+    "answers_for_numbers": refused("numbers of its own"),
     "garbage_on_the_wire": refused(PROTOCOL + "not a message"),
     "messages_of_other_shapes": refused(PROTOCOL),
     "stays_after_refusal": refused(PROTOCOL + "not a message"),
@@ -88,6 +89,7 @@ CHEATS = {
     "changed_arguments": refused("aten.add_.Scalar is not among the operators"),
     "stale_memory": refused("aten.empty.memory_format is not among the operators"),
     "strided_memory": refused("aten.as_strided.default is not among the operators"),
+    "short_keys": refused("do not fit"),
     "file_from_a_graph": refused("aten.from_file.default is not among the operators"),
     "python_from_a_graph": refused("builtins.eval is not among the operators"),
     "operator_of_its_own": refused("cannot be sealed"),
@@ -110,6 +112,7 @@ CHEATS = {
     "gift_left": TRUE,
     "gift_found": TRUE,
     "full_disk": TRUE,
+    "deep_folders": TRUE,
     # the clock
     "endless_budget": Expected("timeout", TRAINING),
     "frozen_clock": Expected("timeout", TRAINING),
