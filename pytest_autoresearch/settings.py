@@ -136,6 +136,7 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(f"--autoresearch-{name}", type=kind, metavar=metavar, help=text)
     group.addoption(
         "--autoresearch-sandbox",
+        metavar="NAME",
         choices=["auto", "bwrap", "landlock", "none"],
         default="auto",
         help="what keeps a run from everything else (default: auto, the best that the machine has)",

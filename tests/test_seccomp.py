@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import signal
 import socket
 import struct
 from collections.abc import Sequence
@@ -56,8 +57,12 @@ def test_the_filter_decides_by_call_and_argument(
             before = [0] * argument
             # The kernel looks at 32 bits of a process id, whatever the others are.
             assert verdict(numbers, *before, target % 2**32 | 0xABC << 32) == expected
-    changed = seccomp.ALLOW if isolated else seccomp.PRETEND
-    assert {verdict(each) for each in seccomp.ATTRIBUTES.values() if each[column] is not None} == {changed}
+    attributes = [each for each in seccomp.ATTRIBUTES.values() if each[column] is not None]
+    assert {verdict(each) for each in attributes} == {seccomp.PRETEND}
+    for action in (0x7FFF, 0xABC << 32, 0xABC << 32 | 1):  # wherever in memory it lies
+        assert verdict(seccomp.SIGACTION, signal.SIGCHLD, action) == seccomp.PRETEND
+    assert verdict(seccomp.SIGACTION, signal.SIGCHLD, 0) == seccomp.ALLOW  # asking what it is
+    assert verdict(seccomp.SIGACTION, signal.SIGTERM, 0x7FFF) == seccomp.ALLOW
     assert verdict(seccomp.SOCKET, socket.AF_UNIX) == (seccomp.ALLOW if isolated else seccomp.DENY)
     assert verdict(seccomp.SOCKET, socket.AF_INET) == verdict(seccomp.SOCKETPAIR, 2) == seccomp.DENY
     assert verdict(seccomp.SOCKETPAIR, socket.AF_UNIX) == seccomp.ALLOW
@@ -66,5 +71,6 @@ def test_the_filter_decides_by_call_and_argument(
     assert verdict(seccomp.CLONE3) == decide(program, audit, seccomp.NEWEST) == seccomp.UNKNOWN
     assert verdict(seccomp.FCNTL, 0, 2) == verdict(seccomp.IOCTL, 0, 0x5401) == seccomp.ALLOW
     assert verdict(seccomp.FCNTL, 0, 8) == verdict(seccomp.IOCTL, 0, 0x5412) == seccomp.DENY
+    assert verdict(seccomp.FCNTL, 0, 1036) == verdict(seccomp.IOCTL, 0, 0x40086602) == seccomp.DENY
     assert decide(program, audit ^ 1, 0) == seccomp.KILL_PROCESS
     assert decide(program, audit, 0) == seccomp.ALLOW  # read, or io_setup
