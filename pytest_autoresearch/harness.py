@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from pytest_autoresearch.measuring.clock import Sight
 from pytest_autoresearch.measuring.wire import Message, Wire
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ def open_data(name: str) -> BinaryIO:
     if not answer.descriptors:
         raise PermissionError(answer.content.get("refused", name))
     return os.fdopen(answer.descriptors[0], "rb")
+
+
+def clock() -> float:
+    """Return the seconds of its budget that this run has used, 0 until its training starts.
+
+    Raises:
+        PermissionError: the experiment's clock is one that a run can read by itself.
+    """
+    return _sight().seconds()
 
 
 def score(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> float:
@@ -65,6 +75,18 @@ def score(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -
 def _ask(question: Mapping[str, Any], *descriptors: int) -> Message:
     _wire().send(question, *descriptors)
     return _wire().receive()
+
+
+@functools.cache
+def _sight() -> Sight:
+    answer = _ask({"clock": True})
+    if not answer.descriptors:
+        raise PermissionError(answer.content.get("refused", "clock"))
+    [descriptor] = answer.descriptors
+    try:
+        return Sight(descriptor, answer.content["at"])
+    finally:
+        os.close(descriptor)
 
 
 @functools.cache

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+import secrets
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_autoresearch import baseline, judge
+from pytest_autoresearch import baseline
+from pytest_autoresearch.agents import substance
 from pytest_autoresearch.agents.edits import Refused, check, read
 from pytest_autoresearch.experiment import KEY, Experiment
-from pytest_autoresearch.judge import Judgement
+from pytest_autoresearch.judge import Judgement, Noise
 from pytest_autoresearch.ledger import Decision
 from pytest_autoresearch.measuring.handover import Thorough
 from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
 from pytest_autoresearch.measuring.output import Crashed, RunFailed, ScoreRefused, TimedOut
 from pytest_autoresearch.measuring.scorer import Broken
+from pytest_autoresearch.prune import Curve, hopeless
 from pytest_autoresearch.reporting.live import LiveLine
 from pytest_autoresearch.repository import Unusable
+from pytest_autoresearch.standing import Standing, Terms
 
 if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo
@@ -27,9 +32,13 @@ if TYPE_CHECKING:
 
     from pytest_autoresearch.agents.briefing import Proposal
     from pytest_autoresearch.campaign import Campaign
+    from pytest_autoresearch.ledger import Verdict
+
+    Judge = Callable[[list[float], list[float], int], Judgement]
 
 MEASURE = "measure one:  pytest --autoresearch --autoresearch-trials=0"
 BASELINE_RUNS = 3  # of a new platform: the fewest that give a noise worth the name
+CLAIM_RUNS = 2  # of the start, and of the incumbent
 
 
 class Unmet(Exception):
@@ -38,6 +47,14 @@ class Unmet(Exception):
     def __init__(self, headline: str, *lines: str) -> None:
         super().__init__(headline)
         self.lines = lines
+
+
+class Undecided(Exception):
+    """What is better cannot be told; the message is one line that says why."""
+
+
+class Hopeless(Exception):
+    """A run is not worth finishing; the message is one line that says why."""
 
 
 class ExperimentFile(pytest.File):
@@ -84,17 +101,45 @@ class ExperimentItem(pytest.Item):
         )
 
     def measure(
-        self, source: str, *, seed: int, thorough: Thorough | None = None, log: Path | None = None
+        self,
+        source: str,
+        *,
+        seed: int,
+        thorough: Thorough | None = None,
+        log: Path | None = None,
+        claimed: bool = False,
+        watch: Callable[[Curve], None] = lambda _curve: None,
     ) -> Measurement:
-        """Run *source* once, with its progress on the live line."""
-        limit = self.limit or self.experiment.limit
+        """Run *source* once, with its progress on the live line; *watch* sees its loss curve grow."""
+        limit, curve = self.limit or self.experiment.limit, Curve()
+
+        def follow(line: str) -> None:
+            live.update(line)
+            curve.add(line)
+            watch(curve)
+
         with LiveLine(self.config, self.name) as live:
             run = self.experiment.measure(
-                source, seed=seed, limit=limit, thorough=thorough, log=log, on_line=live.update
+                source, seed=seed, limit=limit, thorough=thorough, log=log, on_line=follow, claimed=claimed
             )
         kind = [("trust", run.trust), ("sandbox", run.sandbox)]
         self.user_properties += [note for note in kind if note not in self.user_properties]
-        return run
+        points = curve.points if any(point is not None for point in curve.points) else ()
+        return dataclasses.replace(run, curve=points)
+
+    def side_by_side(
+        self, start: str, final: str, runs: int
+    ) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
+        """Run two scripts in turn, with the same seeds that nobody has seen, and score them for a claim."""
+        seeds = [fresh_seed() for _ in range(runs)]
+        before: list[Measurement] = []
+        after: list[Measurement] = []
+        turns = [(start, before), (final, after)]
+        for seed in seeds:
+            turns.reverse()  # neither is always the first, for what that is worth on a machine that drifts
+            for text, found in turns:
+                found.append(self.measure(text, seed=seed, claimed=True))
+        return tuple(before), tuple(after)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """Return where the item is; the line must be a number for pytest's skip marks."""
@@ -114,9 +159,63 @@ class ExperimentItem(pytest.Item):
             return Compact(str(error), error.lines)
         if isinstance(error, RunFailed):
             return Compact(str(error), error.tail)
-        if isinstance(error, (NotKept, Refused, Unusable, Broken, baseline.Unreadable)):
+        if isinstance(error, (NotKept, Refused, Undecided, Unusable, Broken, baseline.Unreadable)):
             return Compact(str(error), ())
         return None
+
+
+class Comparison(ExperimentItem):
+    """An item that measures a script, and the incumbent again, until it is decided which is better."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.tokens = 0
+        """Of Python that the script is longer than the incumbent."""
+        self.runs: list[Measurement] = []
+        self.again: list[Measurement] = []
+        """The incumbent's."""
+
+    def compare(
+        self,
+        source: str,
+        incumbent: str,
+        judge: Judge,
+        *,
+        watch: Callable[[Curve], None] = lambda _curve: None,
+        log: Path | None = None,
+    ) -> Judgement:
+        """Return the judgement on *source*, which is to keep or to discard it.
+
+        Raises:
+            RunFailed: a run of *source* failed.
+            Undecided: the incumbent failed.
+        """
+        self.tokens = substance.tokens(source) - substance.tokens(incumbent)
+
+        def judged(*more: float) -> Judgement:
+            scores = [*(run.score for run in self.runs), *more]
+            return judge(scores, [run.score for run in self.again], self.tokens)
+
+        def may_be_kept(score: float) -> bool:  # and is probed in every row
+            return judged(score).action != "discard"
+
+        while True:
+            judgement, seed = judged(), fresh_seed()  # no seed tells whose run it is
+            if judgement.action == "measure candidate":
+                self.runs.append(self.measure(source, seed=seed, thorough=may_be_kept, log=log, watch=watch))
+            elif judgement.action == "measure incumbent":
+                self.again.append(self._measure_incumbent(incumbent, seed, log))
+            else:
+                return judgement
+
+    def _measure_incumbent(self, incumbent: str, seed: int, log: Path | None) -> Measurement:
+        try:
+            return self.measure(incumbent, seed=seed, log=log)
+        except RunFailed:  # which says nothing of the proposal
+            try:
+                return self.measure(incumbent, seed=fresh_seed(), log=log)
+            except RunFailed as error:
+                raise Undecided(f"the incumbent, measured again, failed twice: {error}") from error
 
 
 class Baseline(ExperimentItem):
@@ -133,26 +232,35 @@ class Baseline(ExperimentItem):
         elif experiment.settings.research:
             seeds = range(1, BASELINE_RUNS + 1)
             self.measured = tuple(self.measure(experiment.script(), seed=seed) for seed in seeds)
-            spread = judge.Noise.of([run.score for run in self.measured]).spread
-            self._pass(f"spread {figure(spread)} in {BASELINE_RUNS} runs")
+            noise = Noise.of([run.score for run in self.measured])
+            self._pass(f"spread {figure(noise.spread)} in {BASELINE_RUNS} runs")
         else:
             raise self._unknown(record)
 
     def _reproduce(self, record: baseline.Record) -> None:
-        seed = 1 + max((run.seed for run in record.measurements), default=0)
-        run = self.measure(self.experiment.script(), seed=seed)
+        experiment, start, script = self.experiment, None, self.experiment.script()
+        if record.start is not None and not experiment.settings.research:  # which makes a claim in the end
+            start = experiment.repository.text_if_there(record.start)
+        run, known = self.measure(script, seed=fresh_seed(), claimed=start is not None), record.belief.mean
         self.measured = (run,)
-        tolerance = record.tolerance
-        if abs(run.score - record.mean) > tolerance:
+        if abs(run.score - known) > record.tolerance:
             raise Unmet(
-                f"{record.metric} {figure(run.score)}: "
-                f"the baseline of {figure(record.mean)} does not reproduce",
-                f"stored      {exact(record.mean)}, the mean of {len(record.measurements)}",
+                f"{record.metric} {figure(run.score)}: the baseline of {figure(known)} does not reproduce",
+                f"stored      {exact(known)} ± {exact(record.belief.error)}",
                 f"measured    {exact(run.score)}",
-                f"difference  {run.score - record.mean:+.6g}",
-                f"tolerance   {exact(tolerance)}, from a spread of {exact(record.noise.spread)}",
+                f"difference  {run.score - known:+.6g}",
+                f"tolerance   {exact(record.tolerance)}, from a spread of {exact(record.noise.spread)}",
             )
-        self._pass(f"stored {figure(record.mean)} ± {figure(tolerance)}")
+        reason = f"stored {figure(known)} ± {figure(record.tolerance)}"
+        self._pass(reason if start is None else f"{reason}; {self._from_start(start, run, record)}")
+
+    def _from_start(self, start: str, run: Measurement, record: baseline.Record) -> str:
+        """Measure the script that the campaign began with beside *run*, and return what was gained."""
+        try:
+            before = self.measure(start, seed=run.seed, claimed=True)
+        except RunFailed as error:
+            return f"its campaign's start no longer runs: {error}"
+        return f"{baseline.Claim.of((before,), (run,), record.noise)} from its campaign's start"
 
     def _pass(self, reason: str) -> None:
         score = mean_score(self.measured)
@@ -168,36 +276,57 @@ class Baseline(ExperimentItem):
         )
 
 
-class Candidate(ExperimentItem):
+class Candidate(Comparison):
     """The working tree's script: it has to beat the baseline."""
 
     def runtest(self) -> None:
-        """Measure once; pass if the score beats the baseline by more than the noise."""
+        """Measure until it is decided; pass if the script would be kept."""
         experiment = self.experiment
-        repository = experiment.repository
-        record = experiment.record()
+        repository, record = experiment.repository, experiment.record()
         if record is None:
             raise Unmet("no baseline is known for this platform", MEASURE)
         if repository.blob_in_tree(repository.script) == record.blob:
             pytest.skip(f"{self.path.name} is the baseline")
-        run = self.measure(read(self.path), seed=0)
-        self.note(**{record.metric: run.score})
-        judgement = record.judge(run.score, experiment.settings.direction)
-        if judgement.verdict != "kept":
+        standing = Standing.opening(Terms.of(experiment.settings), record.belief, record.noise)
+        incumbent = repository.text(record.blob, self.path.name)
+        judgement = self.compare(read(self.path), incumbent, standing.judge)
+        score, belief = mean_score(self.runs), record.belief
+        self.note(**{record.metric: score})
+        if judgement.action != "keep":
             raise Unmet(
-                f"{record.metric} {figure(run.score)}: the baseline of {figure(record.mean)} is not beaten",
-                f"baseline    {exact(record.mean)}",
-                f"measured    {exact(run.score)}",
+                f"{record.metric} {figure(score)}: the baseline of {figure(belief.mean)} is not beaten",
+                f"baseline    {exact(belief.mean)} ± {exact(belief.error)}",
+                f"measured    {', '.join(exact(run.score) for run in self.runs)}",
                 f"difference  {judgement.reason}",
             )
-        self.autoresearch_outcome = "passed", f"{figure(run.score)}, {judgement.reason}"
+        self.autoresearch_outcome = "passed", f"{figure(score)}, {judgement.reason}"
+
+
+class Claim(ExperimentItem):
+    """What the campaign has gained: its start and its incumbent, measured afresh, side by side."""
+
+    def __init__(self, *, campaign: Campaign, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.campaign = campaign
+
+    def setup(self) -> None:
+        """Refuse to go on when somebody else has changed what the campaign stands on."""
+        super().setup()
+        self.campaign.check_ground()
+
+    def runtest(self) -> None:
+        """Measure both, and store what they say."""
+        metric, script = self.experiment.settings.metric, self.experiment.script()
+        claim = self.campaign.claim(*self.side_by_side(self.campaign.start, script, CLAIM_RUNS))
+        self.note(gain=claim.gain, margin=claim.margin, runs=CLAIM_RUNS)
+        self.autoresearch_outcome = "passed", f"{metric} {claim} in {CLAIM_RUNS} fresh runs each"
 
 
 class NotKept(Exception):
     """A trial whose verdict is not ``kept``: to pytest a failure, to the loop a result."""
 
 
-class Trial(ExperimentItem):
+class Trial(Comparison):
     """One turn of the loop: call measures and judges, teardown commits or drops.
 
     Teardown runs after Ctrl-C too, and a trial without a decision by then is dropped.
@@ -232,38 +361,69 @@ class Trial(ExperimentItem):
             raise NotKept(self.decision.reason)
 
     def _decide(self) -> Decision:
-        experiment = self.experiment
+        experiment, source = self.experiment, self.proposal.source
+        script, runs, again = experiment.script(), self.runs, self.again
         try:
-            check(self.proposal.source, experiment.script(), experiment.device, experiment.fixed)
-            self._check_untried()
-            run = self.measure(
-                self.proposal.source,
-                seed=self.number * 100,
-                thorough=lambda score: self._judge(score).verdict == "kept",
+            check(source, script, experiment.device, experiment.fixed)
+            self._check_untried(script)
+            judgement = self.compare(
+                source,
+                script,
+                self.campaign.judge,
+                watch=self._watch(),
                 log=self.campaign.log(self.number),
             )
         except (Refused, ScoreRefused) as error:
-            return Decision("refused", str(error))
+            return Decision("refused", str(error), tuple(runs), tuple(again))
         except TimedOut as error:
-            return Decision("timeout", str(error))
+            return Decision("timeout", str(error), tuple(runs), tuple(again))
         except Crashed as error:
-            return Decision("crashed", str(error))
-        judgement = self._judge(run.score)
-        return Decision(judgement.verdict, f"{figure(run.score)}, {judgement.reason}", (run,))
+            return Decision("crashed", str(error), tuple(runs), tuple(again))
+        except Undecided as error:
+            return Decision("discarded", str(error), tuple(runs), tuple(again), self.tokens)
+        except Hopeless as error:
+            return Decision("discarded", str(error))
+        verdict: Verdict = "kept" if judgement.action == "keep" else "discarded"
+        reason = f"{figure(mean_score(runs))}, {judgement.reason}{self._memory()}"
+        return Decision(verdict, reason, tuple(runs), tuple(again), self.tokens)
 
-    def _judge(self, score: float) -> Judgement:
-        return self.campaign.incumbent.judge(score, self.experiment.settings.direction)
+    def _check_untried(self, script: str) -> None:
+        """Refuse what would be no experiment: it does the same as the incumbent, or as an earlier trial."""
+        source = self.proposal.source
+        if alike := substance.difference(script, source):
+            raise Refused(f"no experiment: {alike} changed")
+        number = self.campaign.trial_like(source)
+        if number is not None:
+            raise Refused(f"the same script as {f'trial {number}' if number else 'at the start'}")
 
-    def _check_untried(self) -> None:
-        blob = self.experiment.repository.blob(self.proposal.source)
-        if earlier := self.campaign.ledger.trial_with(blob):
-            msg = f"the same script as trial {earlier.number}"
-            raise Refused(msg)
+    def _watch(self) -> Callable[[Curve], None]:
+        """Return what ends a hopeless first run, if that was asked for."""
+        margins = self.campaign.margins() if self.experiment.settings.prune else None
+
+        def watch(curve: Curve) -> None:
+            if margins is None or self.runs:
+                return
+            if reason := hopeless(curve.points, self.campaign.curve(), margins):
+                raise Hopeless(reason)
+
+        return watch
+
+    def _memory(self) -> str:
+        """Return what there is to say about memory."""
+        used = max((run.memory_mb for run in self.runs if run.memory_mb), default=0.0)
+        limit = self.campaign.memory_soft_limit()
+        over = limit is not None and used > limit
+        return f", {used:.0f} MB of memory, {limit:.0f} is the soft limit" if over else ""
 
     def teardown(self) -> None:
         """Commit the decision; a trial that was cut short leaves nothing."""
         if self.decision is not None:
             self.campaign.conclude(self.number, self.proposal, self.decision)
+
+
+def fresh_seed() -> int:
+    """Return a seed that nobody has seen: torch and numpy both take 31 bits."""
+    return secrets.randbits(31)
 
 
 class Compact:

@@ -15,6 +15,8 @@ from pytest_autoresearch.measuring.measurement import Measurement, exact, mean_s
 Verdict = Literal["kept", "discarded", "crashed", "timeout", "refused"]
 Value = float | int | str | bool
 
+AGAIN = "Incumbent"  # the trailer of a run that the incumbent had
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decision:
@@ -23,6 +25,10 @@ class Decision:
     verdict: Verdict
     reason: str
     measurements: tuple[Measurement, ...] = ()
+    again: tuple[Measurement, ...] = ()
+    """The runs that the incumbent had meanwhile."""
+    tokens: int = 0
+    """Of Python that the proposal is longer than the incumbent."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,10 +45,14 @@ class Entry:
     blob: str
     """The git blob of the proposed script."""
     baseline: float
-    """The mean score of the incumbent that the trial was judged against."""
+    """What was believed of the score of the incumbent that the trial was judged against."""
     measurements: tuple[Measurement, ...] = ()
     constants: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     """The script's UPPER_CASE constants on the platform of the trial, elements of tuples as ``NAME[0]``."""
+    again: tuple[Measurement, ...] = ()
+    """The runs that the incumbent had since the trial before."""
+    tokens: int = 0
+    """Of Python that the script is longer than the incumbent's, if it was measured."""
 
     @property
     def score(self) -> float | None:
@@ -59,6 +69,7 @@ class Entry:
         return document | {
             "constants": dict(self.constants),
             "measurements": [run.to_json() for run in self.measurements],
+            "again": [run.to_json() for run in self.again],
         }
 
     def message(self, metric: str) -> str:
@@ -67,6 +78,9 @@ class Entry:
         if self.score is not None:
             trailers.append(f"{trailer_name(metric)}: {exact(self.score)}")
         trailers += [f"Baseline: {exact(self.baseline)}", *measurement_trailers(self.measurements)]
+        if self.tokens:
+            trailers.append(f"Tokens: {self.tokens:+d}")
+        trailers += [f"{AGAIN}: {json.dumps(run.to_json())}" for run in self.again]
         return "\n".join([self.description, "", self.reason, "", *trailers, ""])
 
     @classmethod
@@ -88,6 +102,8 @@ class Entry:
                 baseline=float(trailers["Baseline"][0]),
                 measurements=parse_measurements(trailers),
                 constants=constants,
+                again=parse_measurements(trailers, AGAIN),
+                tokens=int(trailers.get("Tokens", ["0"])[0]),
             )
         except (KeyError, TypeError) as error:
             msg = f"commit {commit} is not a trial: {error}"
@@ -115,10 +131,6 @@ class Ledger:
             os.fsync(file.fileno())
         self.entries.append(entry)
 
-    def trial_with(self, blob: str) -> Entry | None:
-        """Return the first trial of the script *blob*."""
-        return next((entry for entry in self.entries if entry.blob == blob), None)
-
 
 def trailer_name(metric: str) -> str:
     """Return a metric's name as a git trailer: ``Val-Bpb`` for ``val_bpb``."""
@@ -134,9 +146,11 @@ def measurement_trailers(measurements: Sequence[Measurement]) -> list[str]:
     ]
 
 
-def parse_measurements(trailers: Mapping[str, list[str]]) -> tuple[Measurement, ...]:
+def parse_measurements(
+    trailers: Mapping[str, list[str]], name: str = "Measurement"
+) -> tuple[Measurement, ...]:
     """Rebuild the runs from what :func:`measurement_trailers` gave."""
-    return tuple(Measurement.from_json(json.loads(text)) for text in trailers.get("Measurement", []))
+    return tuple(Measurement.from_json(json.loads(text)) for text in trailers.get(name, []))
 
 
 def trailers_of(message: str) -> dict[str, list[str]]:

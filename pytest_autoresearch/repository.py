@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,11 @@ class Repository:
         """Return the blob of a file in a commit; None if it is not there."""
         return self._try("rev-parse", "--verify", "--quiet", f"{revision}:{path}")
 
+    def blobs_of(self, path: str, revisions: Iterable[str]) -> list[str]:
+        """Return the blob of a file in each commit, in one go; where it is missing, a line that says so."""
+        names = "".join(f"{revision}:{path}\n" for revision in revisions)
+        return self._with_input(names, "cat-file", "--batch-check=%(objectname)").splitlines()
+
     def tip_of(self, ref: str) -> str | None:
         """Return the commit that *ref*, a full name, points to; None if there is no such ref."""
         return self._try("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
@@ -103,6 +108,11 @@ class Repository:
         options = {"stdout_as_string": False, "strip_newline_in_stdout": False}
         data: bytes = self._call("cat-file", "blob", blob, **options)
         return decoded(data, name)
+
+    def text_if_there(self, blob: str) -> str | None:
+        """Return the text of a blob; None if it is not in this clone, which may be a shallow one."""
+        there = self._try("rev-parse", "--verify", "--quiet", f"{blob}^{{blob}}")
+        return None if there is None else self.text(blob, blob)
 
     def blob(self, text: str) -> str:
         """Return the blob that *text* is or would be."""

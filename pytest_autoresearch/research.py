@@ -14,7 +14,7 @@ from pytest_autoresearch import agents
 from pytest_autoresearch.agents.briefing import Briefing, Proposal
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.experiment import KEY, PROGRAM
-from pytest_autoresearch.items import Baseline, Trial
+from pytest_autoresearch.items import Baseline, Claim, Trial
 from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.reporting.live import LiveLine
 from pytest_autoresearch.reporting.preparing import opened_experiment
@@ -69,6 +69,7 @@ class Research:
                         item = _measured(session)
                         self.campaign.begin(item.measured)
                         self._conduct(session, item)
+                        self._claim(session, item)
             except Unusable as error:
                 pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         session.testscollected = len(session.items)
@@ -101,6 +102,16 @@ class Research:
             if reason := session.shouldfail or self._cannot_go_on(trial) or self._tell(trial):
                 session.shouldfail = reason
                 raise session.Failed(reason)
+
+    def _claim(self, session: pytest.Session, sibling: Baseline) -> None:
+        """Measure afresh what was gained, if anything was since the last time."""
+        if not self.campaign.is_to_claim:
+            return
+        assert sibling.parent is not None
+        claim: Claim = Claim.from_parent(sibling.parent, name="claim", campaign=self.campaign)
+        session.items.append(claim)
+        session.testscollected = max(session.testscollected, len(session.items))
+        self._config.hook.pytest_runtest_protocol(item=claim, nextitem=None)
 
     def _next(self, session: pytest.Session, sibling: Baseline) -> Trial | None:
         briefing = self._briefing(session)
@@ -140,10 +151,13 @@ class Research:
             script=experiment.script(),
             start=campaign.start,
             history=tuple(campaign.ledger.entries),
-            score=campaign.incumbent.mean,
-            noise=campaign.incumbent.noise.spread,
+            score=campaign.standing.belief.mean,
+            noise=campaign.standing.noise.spread,
             metric=self._settings.metric,
             direction=self._settings.direction,
+            memory_mb=campaign.start_memory,
+            memory_soft_limit_mb=campaign.memory_soft_limit(),
+            memory_limit_mb=self._settings.memory_limit,
             platform=experiment.platform,
         )
 
@@ -152,7 +166,7 @@ class Research:
         if trial.decision is None or not entries or entries[-1].number != trial.number:
             return f"{trial.name} could not be decided and stored"
         last = entries[-FRUITLESS:]
-        if len(last) == FRUITLESS and all(entry.score is None for entry in last):
+        if len(last) == FRUITLESS and all(entry.verdict not in ("kept", "discarded") for entry in last):
             return f"{FRUITLESS} trials in a row gave no score, the last one: {last[-1].reason}"
         return None
 

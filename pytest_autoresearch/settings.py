@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -50,6 +51,16 @@ class Settings:
     """Whether pytest only shows what it would run."""
     enforcer: Enforcer
     """What keeps runs from everything else."""
+    confidence: float | None
+    """How probable an improvement has to be; None leaves it to the judge."""
+    prune: bool
+    """Whether hopeless runs end early."""
+    token_price: float
+    """What a token of Python costs, as a share of the score."""
+    memory_soft_limit: float | None
+    """MiB that a run should not use more than; None is half as much again as the start uses."""
+    memory_limit: float | None
+    """MiB beyond which a run is ended; None is no limit."""
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self:
@@ -79,6 +90,11 @@ class Settings:
             asked=asked,
             planning=any(option(name, False) for name in ("collectonly", "setupplan", "setuponly")),
             enforcer=_enforcer(option("autoresearch_sandbox")) if asked else "none",
+            confidence=option("autoresearch_confidence"),
+            prune=option("autoresearch_prune"),
+            token_price=_number(config, "autoresearch_token_price", least=0.0) or 0.0,
+            memory_soft_limit=_number(config, "autoresearch_memory_soft_limit"),
+            memory_limit=_number(config, "autoresearch_memory_limit"),
         )
         settings._check(config)
         return settings
@@ -128,7 +144,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     for name, metavar, kind, text in (
         ("agent", "NAME", str, "who proposes (default: the hook in conftest.py, else the tuner)"),
-        ("trials", "N", _count, "stop after N trials (default: never); 0 measures the baseline only"),
+        ("trials", "N", _count, "stop after N trials (default: never); with 0 only measure and claim"),
         ("hours", "H", _positive, "start no trial after H hours"),
         ("tag", "TAG", _tag, "the campaign, on branch autoresearch/TAG; continued if it exists"),
         ("time-budget", "SECONDS", _positive, "seconds of training a run may use"),
@@ -141,9 +157,26 @@ def add_options(parser: pytest.Parser) -> None:
         default="auto",
         help="what keeps a run from everything else (default: auto, the best that the machine has)",
     )
+    group.addoption(
+        "--autoresearch-confidence",
+        type=_confidence,
+        metavar="P",
+        help="how probable an improvement has to be for a keep (default: 0.4; 0.95 is strict)",
+    )
+    group.addoption(
+        "--autoresearch-prune",
+        action="store_true",
+        help="end a run whose loss is hopelessly above the incumbent's at the same share of the budget",
+    )
     parser.addini("autoresearch_experiment", "the script under test", default="experiment/train.py")
     parser.addini("autoresearch_metric", "the name of the score that the script prints", default="val_bpb")
     parser.addini("autoresearch_direction", "minimize or maximize", default="minimize")
+    for name, text, default in (
+        ("token_price", "what a token of Python costs, as a share of the score; 0 for nothing", "0.000005"),
+        ("memory_soft_limit", "MB that a run should stay below; auto: 1.5 times what the start uses", "auto"),
+        ("memory_limit", "MB beyond which a run is ended", "none"),
+    ):
+        parser.addini(f"autoresearch_{name}", text, default=default)
 
 
 def _enforcer(asked: str) -> Enforcer:
@@ -160,6 +193,30 @@ def _count(text: str) -> int:
         msg = f"{text!r} is not a number of trials"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
+
+
+def _confidence(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < 1:
+        msg = f"{text!r} is not a probability between 0 and 1"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _number(config: pytest.Config, name: str, least: float = sys.float_info.min) -> float | None:
+    """Return an ini value as a number of at least *least*, None if it is left to this program."""
+    text = config.getini(name)
+    try:
+        number = None if text in ("auto", "none") else float(text)
+    except ValueError:
+        number = math.nan
+    if number is not None and not least <= number < math.inf:
+        kind = "a positive number" if least else "a number from 0 on"
+        raise pytest.UsageError(f"{name} is {kind}, not {text!r}")
+    return number
 
 
 def _positive(text: str) -> float:

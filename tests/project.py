@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -26,6 +27,28 @@ print(f"val_bpb:          {0.95 + abs(LR - 0.06) + BATCH / 6400:.6f}")
 print("training_seconds: 1.0")
 print("peak_vram_mb:     512.0")
 '''
+
+NOISY = '''\
+"""A model that is the better the lower LR is; its first three runs differ by their luck."""
+
+import os
+
+LR = 0.30
+LUCK = {1: -0.01, 2: 0.0, 3: 0.01}  # by seed
+
+seed = int(os.environ["AUTORESEARCH_SEED"])
+luck = LUCK.get(seed, 0.0)
+print(f"val_bpb: {0.9 + LR + luck:.6f}")
+'''
+
+# Put into a script that runs without a sandbox, it tells how often it has been run before.
+COUNTED = """\
+from pathlib import Path
+
+count = Path({file!r})
+before = len(count.read_text()) if count.exists() else 0
+count.write_text("x" * (before + 1))
+"""
 
 PREPARE = '''\
 """What a run needs to know about its machine."""
@@ -89,6 +112,14 @@ class Project:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self
+
+    def clone(self, *options: str) -> Self:
+        """Clone the branch that is checked out, and return the clone."""
+        self.git("clone", "--quiet", *options, self.path.as_uri(), "clone")
+        other = copy.copy(self)
+        other.path = self.path / "clone"
+        other.script = other.path / self.script.relative_to(self.path)
+        return other
 
     def proposes(self, *edits: tuple[str, str]) -> Self:
         """Let an agent propose these replacements, one a trial, in a committed ``conftest.py``."""
@@ -163,6 +194,10 @@ class Project:
         """The subjects of the commits that lead to *revision*, newest first."""
         return self.git("log", "--format=%s", revision).splitlines()
 
+    def message(self, revision: str = "HEAD") -> str:
+        """The message of a commit."""
+        return self.git("log", "-1", "--format=%B", revision)
+
     def is_clean(self) -> bool:
         """Whether the tracked files are as committed."""
         return not self.git("status", "--porcelain", "--untracked-files=no")
@@ -207,6 +242,7 @@ class Session:
         entries = self.project.ledger(tag)
         assert [entry["verdict"] for entry in entries] == list(verdicts), self.screen
         refs = self.project.refs(tag)
+        refs.pop("claim", None)
         assert sorted(refs) == [f"{number:04d}" for number in range(len(verdicts) + 1)]
         rows = self.project.rows()[2:]
         assert [row[0] for row in rows] == [entry["commit"][:7] for entry in entries]

@@ -28,7 +28,7 @@ from pytest_autoresearch.measuring.wire import VARIABLE, Wire
 ROOT = Path(__file__).parents[1]
 
 PREPARE = '''\
-"""An experiment in miniature: its tokenizer, its validation split, its metric."""
+"""An experiment in miniature: its tokenizer, its validation splits, its metric."""
 
 import math
 import os
@@ -41,7 +41,9 @@ torch.set_num_threads(1)
 DEVICE = torch.device("cpu")
 VOCABULARY, LENGTH, ROWS = 61, 24, 70
 SPECIALS = 2
-VALIDATION = torch.randint(VOCABULARY, (ROWS, LENGTH + 1), generator=torch.Generator().manual_seed(1))
+VALIDATION, CLAIM = torch.randint(
+    VOCABULARY, (2, ROWS, LENGTH + 1), generator=torch.Generator().manual_seed(1)
+)
 assert "AUTORESEARCH_WIRE" not in os.environ  # a scorer is not measured itself
 
 
@@ -55,10 +57,10 @@ class Tokenizer:
 
 
 @torch.no_grad()
-def evaluate_bpb(model, tokenizer, batch_size, watch=None):
+def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
     token_bytes = torch.tensor(tokenizer.token_bytes)
     nats = size = 0.0
-    for rows in VALIDATION.split(batch_size):
+    for rows in {"val": VALIDATION, "claim": CLAIM}[split].split(batch_size):
         inputs, targets = rows[:, :-1], rows[:, 1:]
         logits = model(inputs)
         broken(logits[0, 0, 0].item())

@@ -54,19 +54,32 @@ def test_whole_addresses_are_held_out(prepare: ModuleType) -> None:
     held_out = [
         document for address in addresses[9::10] for document in prepare.cut(prepare.paragraphs(address))
     ]
-    assert sorted(prepare.sotu_documents("val")) == sorted(held_out)
+    assert sorted([*prepare.sotu_documents("val"), *prepare.sotu_documents("claim")]) == sorted(held_out)
 
 
-def test_no_paragraph_is_in_both_splits(prepare: ModuleType) -> None:
+def test_the_held_out_addresses_are_by_turns_for_verdicts_and_for_claims(prepare: ModuleType) -> None:
+    held_out = prepare.sotu_addresses()[9::10]
+    for split, turn in (("val", 0), ("claim", 1)):
+        own = "\n\n".join(prepare.sotu_documents(split))
+        others = prepare.sotu_documents("claim" if split == "val" else "val")
+        addresses = ["\n\n".join(prepare.paragraphs(address)) for address in held_out[turn::2]]
+        assert len(addresses) >= 12
+        assert sum(map(len, addresses)) == pytest.approx(len(own), rel=0.001)
+        assert not [document for document in others if any(document in address for address in addresses)]
+
+
+@pytest.mark.parametrize("split", ["val", "claim"])
+def test_no_paragraph_that_is_held_out_is_trained_on(prepare: ModuleType, split: str) -> None:
     def paragraphs(split: str) -> set[str]:
         return {text for document in prepare.sotu_documents(split) for text in document.split("\n\n")}
 
-    assert not paragraphs("train") & paragraphs("val")
+    assert paragraphs(split)
+    assert not paragraphs("train") & paragraphs(split)
 
 
 def test_hardly_any_text_is_lost(prepare: ModuleType) -> None:
     text = sum(map(len, prepare.sotu_addresses()))
-    kept = sum(len(document) for split in ("train", "val") for document in prepare.sotu_documents(split))
+    kept = sum(len(document) for split in prepare.SPLITS for document in prepare.sotu_documents(split))
     assert kept > 0.995 * text
 
 
@@ -88,7 +101,7 @@ def test_documents_are_runs_of_whole_paragraphs(prepare: ModuleType, paragraphs:
 
 def test_the_files_hold_every_document_behind_a_bos(prepare: ModuleType) -> None:
     tokenizer = prepare.Tokenizer.load()
-    for split in ("train", "val"):
+    for split in prepare.SPLITS:
         tokens, offsets = prepare.load_split(split)
         documents = prepare.sotu_documents(split)
         assert tokens.dtype == np.uint16
@@ -101,7 +114,7 @@ def test_the_files_hold_every_document_behind_a_bos(prepare: ModuleType) -> None
 def test_nothing_on_the_disk_is_a_pickle(prepare: ModuleType) -> None:
     folder = prepare.prepare()
     names = {path.name for path in folder.iterdir()}
-    arrays = {f"{split}.{kind}" for split in ("train", "val") for kind in ("tokens", "offsets")}
+    arrays = {f"{split}.{kind}" for split in prepare.SPLITS for kind in ("tokens", "offsets")}
     assert names == {"manifest.json", "tokenizer.tiktoken"} | arrays  # raw numbers, and two texts
     assert json.loads((folder / "manifest.json").read_text())["files"].keys() == names - {"manifest.json"}
     assert (folder / "tokenizer.tiktoken").read_bytes().isascii()
@@ -109,7 +122,7 @@ def test_nothing_on_the_disk_is_a_pickle(prepare: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["train.tokens", "train.offsets", "val.tokens", "val.offsets", "tokenizer.tiktoken", "manifest.json"],
+    ["train.tokens", "val.tokens", "claim.tokens", "claim.offsets", "tokenizer.tiktoken", "manifest.json"],
 )
 @pytest.mark.parametrize("damage", ["changed", "missing"])
 def test_damaged_data_is_refused_in_one_line(
@@ -149,7 +162,7 @@ def test_the_summary_says_what_a_figure_depends_on(prepare: ModuleType, cache: P
     assert summary["data"].split()[0] == "sotu"
     assert len(summary["data"].split()[1]) == len(summary["tokenizer"].strip()) == 12
     assert summary["time_budget"].strip() == "12.5"
-    assert summary["clock"].strip() == "cpu"
+    assert summary["clock"].strip() == "calibrated"
     folder = prepare.prepare()
     assert json.loads(summary["shared_data"]) == [str(folder / "tokenizer.tiktoken")]
     assert json.loads(summary["training_data"]) == [

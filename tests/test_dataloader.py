@@ -98,6 +98,6 @@ def test_epochs_are_counted_and_each_holds_every_document(prepare: ModuleType) -
     assert np.concatenate([row for row, _ in rows[:20]]).tolist() == tokens.tolist()
 
 
-def test_only_the_two_splits_exist(prepare: ModuleType) -> None:
+def test_no_other_split_exists(prepare: ModuleType) -> None:
     with pytest.raises(AssertionError):
         next(prepare.make_dataloader(prepare.Tokenizer.load(), 1, 64, "test"))

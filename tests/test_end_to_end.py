@@ -30,10 +30,10 @@ def test_the_tuner_researches_a_real_model(project: Project) -> None:
     assert record["platform"]["device"] == "cpu"
     assert 1.5 < project.ledger()[0]["baseline"] < 3.5
     for entry in project.ledger():
-        [run] = entry["measurements"]
-        assert run["steps"] > 1
-        assert 2 <= run["training_seconds"] < 3.6
-        assert run["trust"] == "sealed"
+        for run in entry["measurements"] + entry["again"]:
+            assert run["steps"] > 1
+            assert 2 <= run["training_seconds"] < 3.6
+            assert run["trust"] == "sealed"
     assert len(project.rows()) == 3
     # Three runs of two seconds know little of their own noise: sometimes they agree by chance.
     records = project.script.with_name("baseline.json")

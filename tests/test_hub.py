@@ -20,14 +20,18 @@ from tests.experiment_files import load_prepare, run
 REPO = "/datasets/karpathy/climbmix-400b-shuffle/resolve/"
 COMMIT = "0" * 39 + "1"
 PREPARE_AS_ON_CUDA = """
+from itertools import pairwise
 import torch
 torch.cuda.is_available = lambda: True  # preparing needs no accelerator, only to believe in one
 import prepare
 folder = prepare.prepare()
-for split in ("train", "val"):
+for split in prepare.SPLITS:
     tokens, offsets = prepare.load_split(split)
     first = prepare.Tokenizer.load().decode(tokens[1:offsets[1]].tolist())
-    print(split, len(offsets) - 1, len(tokens), first)
+    print(split, len(offsets) - 1, len(tokens), first[:32])
+    texts = map(prepare.Tokenizer.load().decode, (tokens[a + 1:b].tolist() for a, b in pairwise(offsets)))
+    held_out = [text for text in texts if split != "train"]
+    print(*(text.partition(" of ")[0].removeprefix("Document ") for text in held_out))
 print(prepare.MAX_SEQ_LEN, sorted(path.name for path in folder.parent.iterdir()))
 """
 
@@ -142,11 +146,14 @@ def test_the_corpus_is_read_from_the_hub_as_bad_as_it_may_be(tmp_path: Path) -> 
         assert result.returncode == 0, result.stderr
         assert len([entry for entry in log if entry[0] == "GET"]) == 11 + 2  # nothing is fetched twice
 
-    train, val, last = result.stdout.splitlines()
+    train, _, val, for_verdicts, claim, for_claims, last = result.stdout.splitlines()
     assert train.startswith("train 600 ")
     assert "Document 0 of shard 0." in train
-    assert val.startswith("val 60 ")
+    assert val.startswith("val 30 ")
     assert "Document 0 of shard 6542." in val
+    assert claim.startswith("claim 30 ")
+    assert "Document 30 of shard 6542." in claim
+    assert [*map(int, for_verdicts.split()), *map(int, for_claims.split())] == list(range(60))
     assert last.startswith("2048 ['climbmix-")
     assert "tmp" not in last
 

@@ -15,11 +15,13 @@ def test_gains_are_committed_and_the_rest_is_dropped(project: Project) -> None:
     session = project.proposes(GAIN, LOSS, ONE_MORE).research()
     session.exits(0).decides("kept", "discarded", "kept").leaves_clean()
     session.shows("::baseline PASSED (0.9800", "KEPT (0.9700", "DISCARDED (0.9900", "KEPT (0.9650")
-    session.shows("3 trials: 2 kept, 1 discarded", "val_bpb 0.9800 -> 0.9650 (-0.0150)")
-    session.counts("1 passed, 2 kept, 1 discarded")
+    session.shows("::claim PASSED (val_bpb -0.0150 ± 0.0000 in 2 fresh runs each)")
+    session.shows("3 trials: 2 kept, 1 discarded")
+    session.shows("val_bpb 0.9800 -> 0.9650 (-0.0150 ± 0.0000) in 2 fresh runs each")
+    session.counts("2 passed, 2 kept, 1 discarded")
     session.shows("kept trials: git log refs/autoresearch/t/0000..autoresearch/t")
-    assert len(project.subjects("refs/autoresearch/t/0000..autoresearch/t")) == 2
-    assert project.subjects()[:3] == [
+    assert project.subjects()[0] == "Claim val_bpb -0.0150 ± 0.0000"
+    assert project.subjects()[1:4] == [
         "BATCH = 64 -> BATCH = 32",
         "LR = 0.04 -> LR = 0.05",
         "Measure the baseline on toy processor",
@@ -30,7 +32,8 @@ def test_gains_are_committed_and_the_rest_is_dropped(project: Project) -> None:
 
 def test_a_kept_commit_changes_only_the_script_and_its_record(project: Project) -> None:
     project.proposes(GAIN).research().exits(0)
-    changed = project.git("diff", "--name-only", "HEAD^", "HEAD").splitlines()
+    kept = project.refs()["0001"]
+    changed = project.git("diff", "--name-only", f"{kept}^", kept).splitlines()
     assert changed == ["experiment/baseline.json", "experiment/train.py"]
 
 
@@ -112,11 +115,11 @@ def test_a_maximized_metric_is_kept_when_it_rises(pytester: pytest.Pytester) -> 
     script = 'GOOD = 1\nprint(f"accuracy: {GOOD / 10}")\n'
     project = Project(pytester, script=script, prepare=None)
     project.write(pytest_ini="[pytest]\nautoresearch_metric = accuracy\nautoresearch_direction = maximize\n")
-    project.proposes(("GOOD = 1", "GOOD = 2"), ("GOOD = 2", "GOOD = 1 + 0"))
+    project.proposes(("GOOD = 1", "GOOD = 2"), ("GOOD = 2", "GOOD = 0"))
     session = project.research().exits(0).decides("kept", "discarded").shows("accuracy, higher is better")
     session.shows("accuracy 0.1000 -> 0.2000")
     assert project.rows()[0][1] == "accuracy"
-    assert "Accuracy: 0.200000" in project.git("log", "-1", "--format=%B")
+    assert "Accuracy: 0.200000" in project.git("log", "-1", "--format=%B", project.refs()["0001"])
 
 
 def test_the_trials_end_after_the_hours(project: Project) -> None:

@@ -20,6 +20,9 @@ from tests.project import Project
         (("--autoresearch-tag=",), "'' is not a tag"),
         (("--autoresearch-agent=nobody",), "there is no agent 'nobody'"),
         (("--autoresearch-sandbox=jail",), "invalid choice: 'jail'"),
+        (("--autoresearch-confidence=2",), "'2' is not a probability between 0 and 1"),
+        (("--autoresearch-confidence=1",), "'1' is not a probability between 0 and 1"),
+        (("--autoresearch-confidence=x",), "'x' is not a probability between 0 and 1"),
         (("-n2",), "an experiment needs the machine to itself"),
         (("--lf",), "drop --lf and --ff"),
         (("--ff",), "drop --lf and --ff"),
@@ -45,6 +48,11 @@ def test_an_option_of_the_loop_needs_the_loop(project: Project, option: str) -> 
     [
         ("autoresearch_direction = sideways", "'minimize' or 'maximize', not 'sideways'"),
         ("autoresearch_experiment = lost/train.py", "set autoresearch_experiment in the ini file"),
+        ("autoresearch_token_price = abc", "autoresearch_token_price is a number from 0 on, not 'abc'"),
+        ("autoresearch_token_price = -1", "autoresearch_token_price is a number from 0 on, not '-1'"),
+        ("autoresearch_memory_limit = -1", "autoresearch_memory_limit is a positive number, not '-1'"),
+        ("autoresearch_memory_limit = 0", "autoresearch_memory_limit is a positive number, not '0'"),
+        ("autoresearch_memory_soft_limit = inf", "autoresearch_memory_soft_limit is a positive number, not"),
     ],
 )
 def test_an_ini_value_is_checked(project: Project, ini: str, reason: str) -> None:
@@ -82,9 +90,13 @@ def test_planning_changes_nothing(project: Project) -> None:
 
 def test_help_lists_every_option(project: Project) -> None:
     session = project.pytest("--help").exits(0)
-    for name in ("agent=NAME", "trials=N", "hours=H", "tag=TAG", "time-budget=SECONDS"):
+    options = ("agent=NAME", "trials=N", "hours=H", "tag=TAG", "time-budget=SECONDS", "confidence=P", "prune")
+    for name in options:
         session.shows(f"--autoresearch-{name}")
     session.shows(
         "autoresearch_experiment (string)", "autoresearch_metric (string)", "autoresearch_direction"
+    )
+    session.shows(
+        *(f"autoresearch_{name} (string)" for name in ("token_price", "memory_soft_limit", "memory_limit"))
     )
     project.pytest("--markers").shows("@pytest.mark.experiment")

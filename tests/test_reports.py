@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from tests.project import Project
 
 GAIN = ("LR = 0.04", "LR = 0.05")
@@ -14,21 +16,22 @@ def test_junit_holds_every_trial(project: Project) -> None:
     project.proposes(*EDITS).research("--junitxml=junit.xml", "-o", "junit_family=xunit1").exits(0)
     suite = ET.parse(project.path / "junit.xml").getroot()[0]  # noqa: S314 - our own file
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "4", "failures": "0", "errors": "0", "skipped": "2",
+        "tests": "5", "failures": "0", "errors": "0", "skipped": "2",
     }  # fmt: skip
-    first, kept, dropped, crashed = suite
+    first, kept, dropped, crashed, claim = suite
     assert first.get("name") == "baseline"
     kind = {"trust", "sandbox"}  # test_trust.py
     assert {name: value for name, value in properties(kept).items() if name not in kind} == {
         "trial": "1",
         "verdict": "kept",
-        "reason": "0.9700, -0.0100, more than the noise of 0.0000",
+        "reason": "0.9700, -0.0100 ± 0.0000 after 1 run",
         "description": "LR = 0.04 -> LR = 0.05",
         "val_bpb": "0.97",
     }
     assert properties(dropped)["val_bpb"] == "0.99"
     assert "val_bpb" not in properties(crashed)
-    assert properties(dropped)["reason"] == "0.9900, +0.0200, no better"
+    assert properties(dropped)["reason"] == "0.9900, +0.0200 ± 0.0000 after 1 run"
+    assert float(properties(claim)["gain"] or 0) == pytest.approx(-0.01)
     assert dropped.find("skipped") is not None
 
 
@@ -38,7 +41,7 @@ def properties(case: ET.Element) -> dict[str | None, str | None]:
 
 
 def test_quiet_gives_a_letter_a_trial(project: Project) -> None:
-    project.proposes(*EDITS).research("-q").exits(0).shows(".Kdc ").hides("trial[")
+    project.proposes(*EDITS).research("-q").exits(0).shows(".Kdc.").hides("trial[")
 
 
 def test_it_works_without_a_terminal_reporter(project: Project) -> None:

@@ -430,6 +430,20 @@ def test_a_path_will_do(server: Server, tmp_path: Path) -> None:
     assert answer["score"] == pytest.approx(probed(made(Attention))[0], rel=1e-6)
 
 
+def test_a_claim_is_scored_on_text_of_its_own(server: Server, tmp_path: Path) -> None:
+    content, announced = sealed(made(Attention))
+    (tmp_path / "model").write_bytes(content)
+    request = {"score": str(tmp_path / "model"), "digests": announced}
+    own, claim = (
+        prepare.evaluate_bpb(made(Attention), prepare.Tokenizer.load(), 32, None, split)
+        for split in ("val", "claim")
+    )
+    assert own != pytest.approx(claim, rel=1e-4)
+    assert server.ask(request | {"split": "val"})["score"] == pytest.approx(own, rel=1e-6)
+    assert server.ask(request | {"split": "claim"})["score"] == pytest.approx(claim, rel=1e-6)
+    assert list(server.ask(request | {"split": "train"})) == ["refused"]
+
+
 @pytest.mark.parametrize(
     ("order", "reason"),
     [

@@ -23,7 +23,8 @@ def test_a_better_script_passes(measured: Project, argument: str) -> None:
 def test_a_worse_script_fails_in_a_few_lines(measured: Project) -> None:
     measured.script.write_text(SCRIPT.replace("LR = 0.04", "LR = 0.01"))
     session = measured.pytest("experiment/train.py").exits(1)
-    session.shows("val_bpb 1.0100: the baseline of 0.9800 is not beaten", "+0.0300, no better", "1 failed")
+    session.shows("val_bpb 1.0100: the baseline of 0.9800 is not beaten")
+    session.shows("difference  +0.0300 ± 0.0000 after 1 run", "1 failed")
     session.hides("Traceback", "items.py")
 
 

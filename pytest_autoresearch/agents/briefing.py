@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_autoresearch.judge import Direction
     from pytest_autoresearch.ledger import Entry
-
-Direction = Literal["minimize", "maximize"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,10 +40,16 @@ class Briefing:
     history: Sequence[Entry]
     """Every earlier trial of the campaign, oldest first, kept ones and others."""
     score: float
-    """The mean score of the incumbent."""
+    """What is believed of the incumbent's score."""
     noise: float
     """The standard deviation of one run's score, in the metric's unit."""
     metric: str
     direction: Direction
     platform: Mapping[str, str]
     """The machine and the data, as ``prepare.py`` describes them; ``device`` is ``cuda`` or ``cpu``."""
+    memory_mb: float | None = None
+    """Peak memory of the start's runs in MiB, None if they do not say."""
+    memory_soft_limit_mb: float | None = None
+    """What a run should stay below: more is reported, and is to be worth it."""
+    memory_limit_mb: float | None = None
+    """What ends a run that uses more."""

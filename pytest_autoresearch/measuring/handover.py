@@ -11,24 +11,30 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
+from pytest_autoresearch.measuring.clock import Calibrated, Clock, Kind
 from pytest_autoresearch.measuring.data import Data
+from pytest_autoresearch.measuring.sandbox import Guarded
 from pytest_autoresearch.measuring.scorer import Refused, Scorer
 from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
 from pytest_autoresearch.oneline import one_line
 
 Thorough = Callable[[float], bool]
 """Tells of a score whether every row is to be probed for it, and not just some."""
-Clock = Literal["cpu", "wall"]
-"""What a budget is counted in: wall time, or the processor's time in all processes of a run together."""
 
 # Seconds that may be spent before and after training, to compile and to seal; they too count on the clock.
-OFF_CLOCK = {"cpu": {"start-up": 120.0, "sealing": 60.0}, "wall": {"start-up": 180.0, "sealing": 120.0}}
+OFF_CLOCK = {
+    "calibrated": {"start-up": 120.0, "sealing": 60.0},
+    "cpu": {"start-up": 120.0, "sealing": 60.0},
+    "wall": {"start-up": 180.0, "sealing": 120.0},
+}
 WAITING = 300.0  # seconds of wall time for either, however busy the machine is
 GRACE = 1.5  # seconds of overtime, for the step in which the budget ended,
 GRACE_SHARE = 0.02  # and that share of the budget
-STALLING = 30.0  # seconds of wall time, beyond twice the budget, if the clock is the processor's
+# Wall time that a budget on another clock may take, in budgets: its core may be slow and shared with others.
+STRETCH = {"calibrated": 5.0, "cpu": 2.0}
+STALLING = 30.0  # and seconds
 LEAVING = 10.0  # seconds to end once the model is scored
 BETWEEN_CHECKS = 0.5  # seconds: the processor's time of a tree of processes takes a millisecond to add up
 ANSWERING = 5.0  # seconds that a run may let an answer wait
@@ -50,7 +56,7 @@ class Terms:
     scorer: Scorer
     budget: float
     """Seconds of training, on *clock*."""
-    clock: Clock
+    clock: Kind
 
     @property
     def limit(self) -> float:
@@ -60,7 +66,8 @@ class Terms:
     @property
     def limits(self) -> Mapping[str, float]:
         """Seconds of wall time that each phase may take."""
-        training = self.allowed if self.clock == "wall" else 2 * self.budget + STALLING
+        stretch = STRETCH.get(self.clock)
+        training = self.allowed if stretch is None else stretch * self.budget + STALLING
         return {"start-up": WAITING, "training": training, "sealing": WAITING, "ending": LEAVING}
 
     @property
@@ -76,35 +83,56 @@ class Handover:
     """
 
     score: float | None = None
+    claim: float | None = None
+    """The score on the text that claims are made on, if that was asked for."""
     refusal: str | None = None
     training_seconds: float | None = None
     """On the clock of the terms."""
 
     def __init__(
-        self, terms: Terms, wire: Wire, cpu_seconds: Callable[[], float], thorough: Thorough | None
+        self,
+        terms: Terms,
+        wire: Wire,
+        guarded: Guarded,
+        thorough: Thorough | None,
+        *,
+        claimed: bool,
     ) -> None:
-        """Begin with the start-up; *thorough* is as for :func:`measuring.run.measure`."""
+        """Begin with the start-up; *thorough* and *claimed* are as for :func:`measuring.run.measure`."""
         self._terms = terms
         self._wire = wire
-        self._clock = cpu_seconds if terms.clock == "cpu" else time.monotonic
+        calibrated = terms.clock == "calibrated"
+        self._clock = Calibrated(guarded, terms.scorer) if calibrated else Clock(terms.clock, guarded)
         self._thorough = thorough
+        self._is_claimed = claimed
         self._phase = "start-up"
         self._since = time.monotonic()
         self._checked = -math.inf
-        self._mark = self._clock()  # when the phase began
+        self._mark = self._clock.seconds()  # when the phase began
         self._weights: list[str] = []
         self._questions = 0
+
+    def close(self) -> None:
+        """Let go of the clock, once the run has ended."""
+        self._clock.close()
 
     def fileno(self) -> int:
         """Return the descriptor to select on."""
         return self._wire.fileno()
 
     def check(self) -> None:
-        """Raise :class:`Over` if the present phase has taken too long; looks twice a second at most."""
+        """Raise :class:`Over` if the present phase has taken too long; looks twice a second at most.
+
+        Raises:
+            Over: it has.
+            scorer.Broken: the clock cannot be kept.
+        """
         now, terms = time.monotonic(), self._terms
         if now - self._checked < BETWEEN_CHECKS:
             return
         self._checked = now
+        if self._phase == "training":
+            self._clock.correct()
         used, wall = self._used(), now - self._since
         if self._phase == "training" and used > terms.allowed:
             raise Over(f"still training after {used:.1f} s, its budget is {terms.budget:g} s")
@@ -117,6 +145,7 @@ class Handover:
 
         Raises:
             Over: it says too late that its training is over, or what it may not say.
+            scorer.Broken: there is no scorer.
         """
         try:
             messages = self._wire.read()
@@ -139,6 +168,8 @@ class Handover:
         match message.content:
             case {"open": str(name)} if self._questions <= QUESTIONS:
                 self._open(name)
+            case {"clock": True} if self._questions <= QUESTIONS:
+                self._show_clock()
             case {"trained": list(weights)} if self._phase in ("start-up", "training"):
                 self._stop_clock(weights)
             case {"unsealable": str(reason)} if self._phase == "sealing":
@@ -156,11 +187,18 @@ class Handover:
             self._send({"refused": f"there is no {one_line(name, 80)!r} for a run"})
             return
         if self._terms.data.is_training(name) and self._phase == "start-up":
+            self._clock.start()
             self._enter("training")
         try:
             self._send({}, descriptor)
         finally:
             os.close(descriptor)
+
+    def _show_clock(self) -> None:
+        if isinstance(self._clock, Calibrated):
+            self._send({"at": self._clock.show()}, self._clock.face.fileno())
+        else:
+            self._send({"refused": f"this clock counts {self._terms.clock} time, and shows none"})
 
     def _stop_clock(self, weights: list[Any]) -> None:
         self._checked = -math.inf
@@ -180,6 +218,8 @@ class Handover:
                 score = self._terms.scorer.score(model, self._weights, share)
                 if self._thorough is not None and self._thorough(score):
                     score = self._terms.scorer.score(model, self._weights, 1.0)
+                if self._is_claimed:  # not for the run to know
+                    self.claim = self._terms.scorer.score(model, self._weights, 1.0, "claim")
         except Refused as error:
             return {"refused": self._refuse(str(error))}
         self.score = score
@@ -200,11 +240,11 @@ class Handover:
         self._wire.send(content, *descriptors, timeout=ANSWERING)
 
     def _enter(self, phase: str) -> None:
-        self._phase, self._since, self._mark = phase, time.monotonic(), self._clock()
+        self._phase, self._since, self._mark = phase, time.monotonic(), self._clock.seconds()
 
     def _used(self) -> float:
         """Return the seconds on the clock since the phase began."""
-        return self._clock() - self._mark
+        return self._clock.seconds() - self._mark
 
 
 def _own_copy(descriptor: int) -> BinaryIO:

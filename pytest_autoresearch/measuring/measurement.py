@@ -32,16 +32,26 @@ class Measurement:
     trust: Trust = "reported"
     sandbox: str = "none"
     """What kept the run from everything else: ``bwrap``, ``landlock`` or ``none``."""
+    claim: float | None = None
+    """The metric on text that no verdict is made on, of a sealed run that a claim is made with."""
+    curve: tuple[float | None, ...] = ()
+    """The loss at each tenth of the budget, as the script printed it, or none."""
+
+    @property
+    def claimed(self) -> float:
+        """The score that a claim is made with: the metric itself where no other text is held out."""
+        return self.score if self.claim is None else self.claim
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object without the fields that are unknown."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Rebuild what :meth:`to_json` gave; fields of a later version are ignored."""
         known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in document.items() if key in known})
+        values = {key: value for key, value in document.items() if key in known}
+        return cls(**values | {"curve": tuple(values.get("curve", ()))})
 
 
 def mean_score(measurements: Iterable[Measurement]) -> float:

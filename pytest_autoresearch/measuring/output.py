@@ -25,6 +25,7 @@ LONGEST_LINE = 1 << 16  # bytes; a run may print anything
 LARGEST_LOG = 8 << 20  # bytes; what comes after is read and dropped
 EXIT_GRACE = 5.0  # seconds to exit after closing the output
 LEFTOVER = 1.0  # seconds to read what is left in the pipe once the script has ended
+BETWEEN_WEIGHINGS = 0.5  # seconds between looks at the memory that a run uses
 TICK = 0.2  # seconds that a silent run is left alone
 
 OnLine = Callable[[str], None]
@@ -76,19 +77,25 @@ def follow(
     log: Path | None = None,
     on_line: OnLine = lambda _line: None,
     handover: Handover | None = None,
+    memory_limit: float | None = None,
 ) -> Output:
     """Read what a run prints, and answer what it asks, until it ends; return what it printed.
 
     Raises:
         TimedOut: it ran longer than *limit* seconds, or than the terms of its handover allow.
         ScoreRefused: what it handed over was refused.
-        Crashed: its exit code was not 0.
+        Crashed: its exit code was not 0, or it used more than *memory_limit* MiB.
     """
     output = Output()
     deadline = math.inf if limit is None else time.monotonic() + limit
     failure: RunFailed | None = None
+    weighed = time.monotonic()
 
     def check() -> None:
+        nonlocal weighed
+        if memory_limit is not None and time.monotonic() - weighed > BETWEEN_WEIGHINGS:
+            weighed = time.monotonic()
+            check_memory(guarded.memory(), memory_limit, output.tail)
         if time.monotonic() >= deadline:
             raise Over(f"still running after {limit:.0f} s, its limit")
         if handover is not None:
@@ -104,9 +111,17 @@ def follow(
         failure = TimedOut(f"still running {EXIT_GRACE:.0f} s after it closed its output", output.tail)
     except Over as error:
         failure = TimedOut(str(error), output.tail)
+    except Crashed as error:
+        failure = error
     finally:
         guarded.end()
     return _judged(output, failure, handover)
+
+
+def check_memory(used: float, limit: float, tail: Iterable[str]) -> None:
+    """Raise :class:`Crashed` if more MiB are *used* than the *limit*."""
+    if used > limit:
+        raise Crashed(f"it used {used:.0f} MB of memory, its limit is {limit:.0f} MB", tail)
 
 
 def _judged(output: Output, failure: RunFailed | None, handover: Handover | None) -> Output:

@@ -17,7 +17,7 @@ from pathlib import Path
 from pytest_autoresearch.measuring import sandbox
 from pytest_autoresearch.measuring.handover import Handover, Terms, Thorough
 from pytest_autoresearch.measuring.measurement import Measurement
-from pytest_autoresearch.measuring.output import Crashed, OnLine, Output, follow
+from pytest_autoresearch.measuring.output import Crashed, OnLine, Output, check_memory, follow
 from pytest_autoresearch.measuring.wire import VARIABLE, Wire
 
 # What a run inherits: enough to find its interpreter, its accelerator and its language, and no key.
@@ -39,6 +39,8 @@ class Conditions:
     """What a run may read beside the system and its own folder."""
     hidden: tuple[Path, ...] = ()
     """What it may not read wherever it lies."""
+    memory_limit: float | None = None
+    """MiB that all processes of a run may use together; None is no limit."""
     terms: Terms | None = None
     """Of a sealed experiment; None where the score is what the script prints."""
 
@@ -77,6 +79,7 @@ def measure(
     log: Path | None = None,
     on_line: OnLine = lambda _line: None,
     thorough: Thorough | None = None,
+    claimed: bool = False,
 ) -> Measurement:
     """Run *script* once, in a fresh directory that holds *files* and nothing else.
 
@@ -89,6 +92,7 @@ def measure(
         log: where the output is written as well.
         on_line: called with each line of output; a carriage return ends a line too.
         thorough: which sealed scores are worth probing every row for, and not just some; None is all.
+        claimed: whether a sealed model is scored on the text for claims too, which no verdict sees.
 
     Raises:
         output.TimedOut: a limit was reached.
@@ -108,11 +112,20 @@ def measure(
         policy = sandbox.Policy(folder, conditions.readable, conditions.hidden)
         command = [sys.executable, script]
         guarded = sandbox.start(command, policy, conditions.enforcer, environment, theirs)
+        opened.callback(guarded.end)
         handover = None
         if conditions.terms is not None:
             other.close()
-            handover = Handover(conditions.terms, wire, guarded.cpu_seconds, thorough)
-        output = follow(guarded, limit=limit, log=log, on_line=on_line, handover=handover)
+            handover = Handover(conditions.terms, wire, guarded, thorough, claimed=claimed)
+            opened.callback(handover.close)
+        output = follow(
+            guarded,
+            limit=limit,
+            log=log,
+            on_line=on_line,
+            handover=handover,
+            memory_limit=conditions.memory_limit,
+        )
     wall_seconds = time.monotonic() - started
     return _measurement(output, conditions, handover, seed, wall_seconds)
 
@@ -153,15 +166,19 @@ def _measurement(
     score = _printed(output, conditions.metric) if handover is None else handover.score
     if score is None:
         raise Crashed("it ended without handing in a model", output.tail)
+    memory = _number(output.values.get("peak_vram_mb"))
+    if memory is not None and conditions.memory_limit is not None:  # of an accelerator it alone can tell
+        check_memory(memory, conditions.memory_limit, output.tail)
     tokens = _number(output.values.get("total_tokens_M"))
     steps = _number(output.values.get("num_steps"))
     said = _number(output.values.get("training_seconds"))
     return Measurement(
         score=score,
+        claim=None if handover is None else handover.claim,
         seed=seed,
         wall_seconds=round(wall_seconds, 1),
         training_seconds=said if handover is None else handover.training_seconds,
-        memory_mb=_number(output.values.get("peak_vram_mb")),
+        memory_mb=memory,
         tokens=None if tokens is None else tokens * 1e6,
         steps=None if steps is None else int(steps),
         trust="reported" if handover is None else "sealed",

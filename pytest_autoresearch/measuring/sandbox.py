@@ -19,6 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Self
@@ -36,6 +37,9 @@ Enforcer = Literal["bwrap", "landlock", "none"]
 WARDEN = Path(__file__).resolve().with_name("warden.py")
 PACKAGE = Path(__file__).resolve().parents[1]  # of an editable install too, whose sys.path shows a repository
 TRIAL_START = 20.0  # seconds that an enforcer has to start nothing
+STOPPING = 0.2  # seconds to stop all of a run, which may fork on
+STEP = 0.001  # seconds that the stopped get before the next look
+PROCESS_CLOCK = 2  # CPUCLOCK_SCHED: what makes a clock's id of a process's, as clock_getcpuclockid(3) does
 SIGNALS = range(129, 193)  # exit codes that stand for death by a signal: 128 + its number
 
 # Of the system: its programs and libraries, and what they look up. No key, no home, no socket, no log.
@@ -217,14 +221,60 @@ class Guarded:
             # Parents come before their children: one that ends in between is missed once, not counted twice.
             for process in self._family():
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    own = times.user + times.system
+                    times, own = process.cpu_times(), _own_seconds(process)
                     alive += times.children_user + times.children_system
                     if process.pid != self.process.pid:  # the warden's own are not the run's
                         alive += own
                         self._own_seconds[process] = max(own, self._own_seconds.get(process, 0.0))
         self._cpu_seconds = max(self._cpu_seconds, alive, sum(self._own_seconds.values()))
         return self._cpu_seconds
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Have the run and all its descendants stand still inside of the block, as far as they can.
+
+        A run can wake itself, by a timer whose signal is SIGCONT, or fork faster than it is followed. What
+        it then uses of the processor is in :meth:`cpu_seconds`. What it had stopped itself stays stopped.
+        """
+        import psutil
+
+        ours: set[psutil.Process] = set()
+        try:
+            deadline = time.monotonic() + STOPPING
+            # Whoever was just born may wake the others, so all have to stand still at the same look.
+            while (moving := self._moving()) and time.monotonic() < deadline:
+                for process in moving:
+                    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                        process.suspend()
+                        ours.add(process)
+                time.sleep(STEP)
+            yield
+        finally:
+            for process in ours:
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    process.resume()
+
+    def _moving(self) -> list[psutil.Process]:
+        """Return the processes of the run that may use the processor now."""
+        import psutil
+
+        still = psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD
+        moving = []
+        for process in self._family()[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.status() not in still:
+                    moving.append(process)
+        return moving
+
+    def memory(self) -> float:
+        """Return the MiB that the run and its descendants hold together; what they share counts for each."""
+        import psutil
+
+        held = 0
+        for process in self._family()[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                held += process.memory_info().rss
+        return held / 2**20
 
     def end(self) -> None:
         """Kill the run and all its descendants; nothing is left when this returns. It may be called again."""
@@ -247,6 +297,15 @@ class Guarded:
             warden = psutil.Process(self.process.pid)
             return [warden, *warden.children(recursive=True)]
         return []
+
+
+def _own_seconds(process: psutil.Process) -> float:
+    """Return the processor seconds of a process alone, to the nanosecond where the kernel tells."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # it has ended
+            return time.clock_gettime(~process.pid << 3 | PROCESS_CLOCK)
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _signalled(code: int) -> int:

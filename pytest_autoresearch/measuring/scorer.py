@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pytest_autoresearch.measuring import sandbox
 from pytest_autoresearch.measuring.wire import VARIABLE, Garbled, Wire
 from pytest_autoresearch.oneline import one_line
 
 WARMING_UP = 180.0  # seconds to import torch and to load the tokenizer
+PROBING = 1.0  # seconds of wall time that a probe may take on a machine that is busy with other things
+ATTEMPTS = 2  # at probes: a scorer that has died in between is replaced
 MARGIN = 15.0  # seconds beyond the limit after which the process itself, which keeps it, is given up
 MEMORY = 8 << 30  # bytes for one scoring
+
+
+Split = Literal["val", "claim"]
+"""Of the validation data: what verdicts are made on, and what claims are made on and no verdict sees."""
 
 
 class Refused(Exception):
@@ -52,6 +60,8 @@ class Scorer:
         self._enforcer = enforcer
         self._environment = environment
         self.limit = limit
+        self.quickest = math.inf
+        """Seconds of a probe at the machine's best, of all that were asked for."""
         self._live = contextlib.ExitStack()
         self._guarded: sandbox.Guarded | None = None
         self._wire: Wire | None = None
@@ -60,8 +70,8 @@ class Scorer:
 
     @property
     def longest(self) -> float:
-        """Seconds until a score is there or given up, from a cold start, and every row probed after all."""
-        return WARMING_UP + 2 * (self.limit + MARGIN)
+        """Seconds until a score is there or given up: from a cold start, probed twice, and for a claim."""
+        return WARMING_UP + 3 * (self.limit + MARGIN)
 
     def start(self) -> None:
         """Start the process, unless it runs, without waiting for it to get ready."""
@@ -81,20 +91,21 @@ class Scorer:
         self._live.callback(self._guarded.end)
         theirs.close()
 
-    def score(self, model: BinaryIO, digests: Sequence[str], share: float) -> float:
+    def score(self, model: BinaryIO, digests: Sequence[str], share: float, split: Split = "val") -> float:
         """Return the score of a sealed model.
 
         Args:
             model: the file.
             digests: of the weights it may hold.
             share: of the rows that causality probes look at.
+            split: of the validation data.
 
         Raises:
             Refused: it gets none.
             Broken: the scorer does not start.
         """
         wire = self._ready()
-        request = {"score": True, "digests": list(digests), "share": share}
+        request = {"score": True, "digests": list(digests), "share": share, "split": split}
         try:
             wire.send({**request, "seconds": self.limit, "memory": MEMORY}, model.fileno())
             answer = wire.receive(self.limit + MARGIN).content
@@ -108,6 +119,28 @@ class Scorer:
         if "score" in answer:
             return float(answer["score"])
         raise Refused(one_line(str(answer.get("refused", "the scorer gave no answer")), 300))
+
+    def probe(self, count: int) -> list[float]:
+        """Do the fixed piece of work *count* times; return the processor's seconds of each.
+
+        Raises:
+            Broken: the scorer does not start, or does not survive it.
+        """
+        for _ in range(ATTEMPTS):
+            wire = self._ready()
+            try:
+                wire.send({"probe": count})
+                answer = wire.receive(MARGIN + PROBING * count).content
+                probes = [float(seconds) for seconds in answer["probe"]]
+            except (OSError, EOFError, Garbled):
+                self.close()
+            except BaseException:
+                self.close()  # or the next request would be given the answer to this one
+                raise
+            else:
+                self.quickest = min(self.quickest, statistics.fmean(probes))
+                return probes
+        raise Broken("the scorer does not survive a probe of the machine's pace")
 
     def close(self) -> None:
         """End the process."""

@@ -9,7 +9,10 @@ every shortcoming of a model there is one answer, Refused, and its message is on
 speaks over the wire that it inherits: ``{"ready": true}``, and then to each request with its sealed model,
 a descriptor or a path, ``{"score": 1.234}`` or ``{"refused": "reason"}``::
 
-    {"score": true, "digests": [...], "share": 0.1, "seconds": 60, "memory": 8589934592, "size": 2147483648}
+    {"score": true, "digests": [...], "share": 0.1, "split": "val", "seconds": 60, "memory": 8589934592}
+
+It also tells the pace of the machine: to ``{"probe": 4}`` it answers ``{"probe": [0.0104, ...]}``, the
+processor's seconds that it took each time to do the same piece of work.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from typing import Any, NoReturn, Self
 
 import torch
 
+from pytest_autoresearch.measuring.pace import Pace
 from pytest_autoresearch.measuring.probes import Probes
 from pytest_autoresearch.measuring.sealed import Refused, Sealed, first_line
 from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
@@ -57,7 +61,13 @@ COARSE_TOLERANCE = 1.0
 
 
 def score(
-    prepare: ModuleType, file: str | int, digests: Collection[str], share: float, *, size: int = LARGEST_FILE
+    prepare: ModuleType,
+    file: str | int,
+    digests: Collection[str],
+    share: float,
+    *,
+    split: str = "val",
+    size: int = LARGEST_FILE,
 ) -> float:
     """Return what evaluate_bpb finds for a sealed model, less what looking ahead brings it.
 
@@ -66,6 +76,7 @@ def score(
         file: the path of a sealed model, or its open descriptor.
         digests: of the weights as they were when the clock stopped.
         share: of the rows to probe.
+        split: of the validation data: ``val``, or ``claim``, which no verdict is made on.
         size: bytes that the file may have.
 
     Raises:
@@ -81,7 +92,7 @@ def score(
         return found
 
     probes = Probes(tokenizer.token_bytes, share)
-    claimed = prepare.evaluate_bpb(logits, tokenizer, BATCH_SIZE, probes)
+    claimed = prepare.evaluate_bpb(logits, tokenizer, BATCH_SIZE, probes, split)
     if not math.isfinite(claimed):
         raise Refused(f"its score is {claimed}")
     probes.run(logits, prepare.surprise)
@@ -126,6 +137,7 @@ class Request:
     digests: frozenset[str]
     share: float
     seconds: float
+    split: str = "val"
     memory: int = MEMORY
     size: int = LARGEST_FILE
 
@@ -144,6 +156,7 @@ class Request:
                 digests=frozenset(content["digests"]),
                 share=float(content["share"]),
                 seconds=float(content["seconds"]),
+                split=str(content.get("split", "val")),
                 **limits,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -155,7 +168,8 @@ class Request:
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(self.seconds),) * 2)
         resource.setrlimit(resource.RLIMIT_DATA, (self.memory,) * 2)
         try:
-            return {"score": score(prepare, self.file, self.digests, self.share, size=self.size)}
+            score_of = functools.partial(score, split=self.split, size=self.size)
+            return {"score": score_of(prepare, self.file, self.digests, self.share)}
         except Refused as error:
             return {"refused": str(error)}
         except MemoryError:
@@ -171,7 +185,11 @@ def serve(wire: Wire, prepare: ModuleType) -> None:
         try:
             message = wire.receive()
             try:
-                answer = _answer(wire, Request.of(message), prepare)
+                match message.content:
+                    case {"probe": int(count)}:
+                        answer: dict[str, Any] = {"probe": pace().seconds(count)}
+                    case _:
+                        answer = _answer(wire, Request.of(message), prepare)
             finally:
                 for descriptor in message.descriptors:
                     os.close(descriptor)
@@ -251,6 +269,12 @@ def _how(code: int) -> str:
 def ready(prepare: ModuleType) -> Any:
     """Return the tokenizer, which is loaded once: that verifies all prepared data, and has it read."""
     return prepare.Tokenizer.load()
+
+
+@functools.cache
+def pace() -> Pace:
+    """Return the piece of work, in this process: a fork of its own would begin with cold caches each time."""
+    return Pace()
 
 
 def _imported(path: Path) -> ModuleType:

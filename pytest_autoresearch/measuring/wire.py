@@ -3,11 +3,13 @@
 One JSON object a line over a Unix stream socket, file descriptors beside it. A run says, in this order::
 
     {"open": "tokenizer.tiktoken"}   what it wants to read; the first file of training data starts the clock
+    {"clock": true}                  to look at the clock that its budget is counted on
     {"trained": ["sha256", …]}       the digests of its weights; the clock stops
     {"model": true}                  the sealed model, as a descriptor
     {"unsealable": "reason"}         or why there is none
 
-and is answered with a descriptor, with ``{"score": 1.234}`` or with ``{"refused": "reason"}``.
+and is answered with a descriptor (that of a clock with ``{"at": 1.5}`` besides, see clock.py), with
+``{"score": 1.234}`` or with ``{"refused": "reason"}``.
 """
 
 from __future__ import annotations

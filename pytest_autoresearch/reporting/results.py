@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ class Results:
 
 def trial_row(entry: Entry) -> str:
     """Return a trial's row; one without a score has zeros, as upstream."""
-    return _row(entry.commit, entry.measurements, STATUS[entry.verdict], entry.description)
+    judged = entry.measurements if entry.verdict in ("kept", "discarded") else ()
+    return _row(entry.commit, judged, STATUS[entry.verdict], entry.description)
 
 
 def baseline_row(commit: str, measurements: Sequence[Measurement]) -> str:
@@ -68,13 +70,44 @@ def summary(campaign: Campaign, metric: str) -> list[str]:
     lines += sorted(kinds)
     kept = [entry for entry in entries if entry.verdict == "kept"]
     lines += [f"  {entry.number:04d}  {figure(entry.score or 0)}  {entry.description}" for entry in kept]
-    start, best = campaign.start_score, campaign.incumbent.mean
-    if kept:
-        # The run that won a comparison is a lucky one more often than not.
-        gain = f"{metric} {figure(start)} -> {figure(best)} ({figure(best - start, '+')})"
-        lines.append(f"{gain}, as the winning run measured it")
+    lines += _memory(campaign)
     return [
         *lines,
+        *_gained(campaign, metric),
+        *_pruned(campaign),
         f"kept trials: git log refs/autoresearch/{tag}/0000..autoresearch/{tag}",
         f"all trials:  git log --no-walk --glob='refs/autoresearch/{tag}/*'",
     ]
+
+
+def _gained(campaign: Campaign, metric: str) -> Iterator[str]:
+    """Say what fresh runs say; never what the best of many draws did."""
+    claim = campaign.claimed
+    if claim is not None:
+        start, final = (statistics.fmean(run.claimed for run in runs) for runs in (claim.start, claim.final))
+        unseen = ", on text that no verdict saw" if claim.final[0].claim is not None else ""
+        gain = f"{metric} {figure(start)} -> {figure(final)} ({claim})"
+        yield f"{gain} in {len(claim.final)} fresh runs each, side by side{unseen}"
+    elif campaign.is_to_claim:
+        start, now = campaign.start_score, campaign.standing.belief
+        yield f"{metric} {figure(start)} -> {figure(now.mean)} is believed, not claimed: no fresh run says so"
+        again = f"pytest --autoresearch --autoresearch-trials=0 --autoresearch-tag={campaign.tag}"
+        yield f"measure the gain: {again}"
+
+
+def _memory(campaign: Campaign) -> Iterator[str]:
+    start, limit = campaign.start_memory, campaign.memory_soft_limit()
+    now = max((run.memory_mb for run in campaign.incumbent.measurements if run.memory_mb), default=None)
+    if start is not None and now is not None and limit is not None:
+        over = ", which is over" if now > limit else ""
+        yield f"memory: {start:.0f} MB -> {now:.0f} MB, soft limit {limit:.0f} MB{over}"
+
+
+def _pruned(campaign: Campaign) -> Iterator[str]:
+    entries = campaign.ledger.entries
+    ended = sum(entry.verdict == "discarded" and entry.score is None for entry in entries)
+    replayed = campaign.replay()
+    if ended:
+        yield f"pruned: {ended} of {len(entries)} trials ended early"
+    if replayed.ended:
+        yield f"of the trials that ran to their end {replayed}"

@@ -121,6 +121,9 @@ CHEATS = {
     "unmourned_workers": Expected("timeout", TRAINING),
     "orphaned_workers": Expected("timeout", TRAINING),
     "relaunched": Expected("timeout", TRAINING),
+    "unstoppable": Expected("timeout", TRAINING),
+    "woken": Expected("timeout", TRAINING),
+    "forged_clock": TRUE,
     "early_training": TRUE,
     "outsourced": Expected("crashed", NO_MODEL),
     # other processes

