@@ -22,7 +22,7 @@ CLAIM = "refs/autoresearch/t/claim"
 def test_a_claim_is_free_of_the_luck_of_the_kept(pytester: pytest.Pytester) -> None:
     project = Project(pytester, script=NOISY)
     counted = COUNTED.format(file=str(project.path / "count"))
-    (project.path / ".gitignore").write_text("count\n")
+    (project.path / ".gitignore").write_text("__pycache__/\ncount\n")
     lucky = f"LR = 0.10\n{counted}LR -= 0.04 if before == 0 else 0"
     session = project.proposes(("LR = 0.30", lucky)).research("--autoresearch-sandbox=none")
     session.exits(0).decides("kept")

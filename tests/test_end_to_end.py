@@ -13,7 +13,7 @@ import pytest
 from tests.project import Project
 
 ROOT = Path(__file__).parent.parent
-BUDGET = "--autoresearch-time-budget=2"
+BUDGET = "--autoresearch-time-budget=1"
 
 
 @pytest.mark.slow
@@ -26,16 +26,16 @@ def test_the_tuner_researches_a_real_model(project: Project) -> None:
     session.leaves_clean()
     session.shows("prepared in", "trust: sealed", "::baseline PASSED", "trial[0001-depth-4-2]")
     [record] = project.records
-    assert record["platform"]["time_budget"] == "2"
+    assert record["platform"]["time_budget"] == "1"
     assert record["platform"]["device"] == "cpu"
-    assert 1.5 < project.ledger()[0]["baseline"] < 3.5
+    assert 1.5 < project.ledger()[0]["baseline"] < 4
     for entry in project.ledger():
         for run in entry["measurements"] + entry["again"]:
             assert run["steps"] > 1
-            assert 2 <= run["training_seconds"] < 3.6
+            assert 1 <= run["training_seconds"] < 2.6
             assert run["trust"] == "sealed"
     assert len(project.rows()) == 3
-    # Three runs of two seconds know little of their own noise: sometimes they agree by chance.
+    # Three runs of one second know little of their own noise: sometimes they agree by chance.
     records = project.script.with_name("baseline.json")
     records.write_text(re.sub(r'"spread": [\d.e-]+', '"spread": 0.05', records.read_text()))
     project.pytest("-k", "baseline", BUDGET, AUTORESEARCH_CACHE=cache).exits(0).shows("::baseline PASSED")

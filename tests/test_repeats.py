@@ -95,7 +95,7 @@ def test_a_resumed_campaign_knows_what_it_knew(noisy: Project) -> None:
 
 
 def test_a_script_that_was_committed_by_hand_is_judged_by_its_own_runs(noisy: Project) -> None:
-    (noisy.path / ".gitignore").write_text("told\nresults.tsv\n")
+    (noisy.path / ".gitignore").write_text("__pycache__/\ntold\nresults.tsv\n")
     conftest = noisy.path / "conftest.py"
     conftest.write_text(TELLING.format(proposals=[CLEAR]))
     noisy.commit().research().exits(0).decides("kept")
@@ -124,7 +124,7 @@ def replayed(ledger: Sequence[Mapping[str, Any]]) -> Standing:
 def test_runs_before_a_failure_are_kept_with_the_trial(noisy: Project) -> None:
     counted = COUNTED.format(file=str(noisy.path / "count"))
     fails = f"LR = 0.27\n{counted}if before: raise SystemExit('out of luck')"
-    (noisy.path / ".gitignore").write_text("count\n")
+    (noisy.path / ".gitignore").write_text("__pycache__/\ncount\n")
     session = noisy.proposes(("LR = 0.30", fails)).research(STRICT, NO_SANDBOX).exits(0)
     session.decides("crashed").shows("CRASHED (exit code 1: out of luck)")
     [run] = noisy.ledger()[0]["measurements"]
@@ -141,7 +141,7 @@ def test_an_incumbent_that_fails_says_nothing_of_the_proposal(
         NOISY.replace("LR =", "FAILING = True\nLR =") + "if FAILING:\n" + textwrap.indent(counted, "    ")
     )
     noisy.script.write_text(source)
-    (noisy.path / ".gitignore").write_text("count\n")
+    (noisy.path / ".gitignore").write_text("__pycache__/\ncount\n")
     noisy.commit().proposes(("LR = 0.30", "LR = 0.27\nFAILING = False"))
     session = noisy.research(STRICT, NO_SANDBOX).exits(0).decides(verdict)
     if verdict == "discarded":
