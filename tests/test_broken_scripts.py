@@ -85,7 +85,8 @@ def test_a_script_that_closes_its_output_and_lives_on_is_ended(project: Project)
 
 
 def test_a_child_that_keeps_writing_does_not_hold_a_finished_script(project: Project) -> None:
-    chatter = "LR = 0.05\nimport subprocess\nsubprocess.Popen('sleep 1; while true; do echo x; done', shell=True)"
+    later = "sleep 1; while true; do echo x; done"
+    chatter = f"LR = 0.05\nimport subprocess\nsubprocess.Popen({later!r}, shell=True)"
     session = project.proposes(("LR = 0.04", chatter)).research("--timeout=30").exits(0).decides("kept")
     assert project.ledger()[0]["measurements"][0]["wall_seconds"] < 10, session.screen
 
