@@ -26,6 +26,7 @@ from pytest_autoresearch.judge import CONFIDENCE, STRICT, Belief, Claim, Noise
 from pytest_autoresearch.standing import Standing, Terms
 
 RUNS = 288
+BEGIN = 1.0  # the score at first
 FIRST = 3  # runs of the first baseline
 FRESH = 2  # of either version, for the claim
 NOISES = 0.0001, 0.0003, 0.0007, 0.002, 0.006
@@ -82,11 +83,11 @@ def greedy(seed: int, noise: float) -> Outcome:
     """Run each proposal once and keep what prints a lower number; the gain claimed is what is printed."""
     world = World(seed, noise)
     true = 0.0
-    first = best = world.run(true)
+    first = best = world.run(BEGIN)
     nulls = empty = 0
     while world.spent < RUNS:
         effect, null = world.propose(true)
-        score = world.run(true + effect)
+        score = world.run(BEGIN + true + effect)
         if score < best:
             true, best = true + effect, score
             nulls, empty = nulls + null, empty + (null and effect >= 0)
@@ -96,7 +97,7 @@ def greedy(seed: int, noise: float) -> Outcome:
 def ours(seed: int, noise: float, confidence: float) -> Outcome:
     """Run a campaign by the shipped rule; its claim is made from fresh runs when all others are spent."""
     world = World(seed, noise)
-    first = [world.run(0.0) for _ in range(FIRST)]
+    first = [world.run(BEGIN) for _ in range(FIRST)]
     known = Noise.of(first)
     standing = Standing.opening(Terms(confidence=confidence), Belief.of(first, known), known)
     true = 0.0
@@ -109,16 +110,16 @@ def ours(seed: int, noise: float, confidence: float) -> Outcome:
             if world.spent == RUNS:
                 break
             if found.action == "measure candidate":
-                scores.append(world.run(true + effect))
+                scores.append(world.run(BEGIN + true + effect))
             else:
-                again.append(world.run(true))
+                again.append(world.run(BEGIN + true))
         kept = found.action == "keep"
         standing = standing.after(scores, again, kept=kept)
         if kept:
             true += effect
             nulls, empty = nulls + null, empty + (null and effect >= 0)
     spent = world.spent - FIRST
-    before, after = ([world.run(version) for _ in range(FRESH)] for version in (0.0, true))
+    before, after = ([world.run(version) for _ in range(FRESH)] for version in (BEGIN, BEGIN + true))
     claim = Claim.of(before, after, standing.noise)
     return Outcome(-true, -claim.gain, nulls, empty, world.nulls, world.proposed, spent)
 

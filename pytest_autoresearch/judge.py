@@ -36,6 +36,8 @@ Direction = Literal["minimize", "maximize"]
 CONFIDENCE = 0.4
 """The probability of an improvement that a keep asks for; benchmarks/judge.py shows what others gain."""
 STRICT = 0.95
+LEAST = 0.0002
+"""The share of its score that an improvement has to gain for somebody who asks for certainty."""
 MOST_RUNS = 16
 """Of one proposal; measurements of the incumbent do not count."""
 
@@ -273,6 +275,7 @@ def judge(
     tokens: int = 0,
     price: float = 0.0,
     spent: float = 0.0,
+    least: float = 0.0,
     confidence: float = CONFIDENCE,
     direction: Direction = "minimize",
 ) -> Judgement:
@@ -283,8 +286,9 @@ def judge(
     less than its ``allowance``, of which earlier ones have *spent* some. With a price of 0 the length does
     not count.
 
-    Keep if the expected difference is a gain, and one with a probability of *confidence*, above 0 and
-    below 1. The scale of the noise being an estimate, that is a quantile of Student's t.
+    Keep if the expected difference is a gain, one of *least* at least unless the candidate is shorter, and that
+    with a probability of *confidence*, above 0 and below 1. The scale of the noise being an estimate, it is a
+    quantile of Student's t.
     """
     if not scores:
         unknown = Belief(incumbent.mean, math.inf)
@@ -293,7 +297,7 @@ def judge(
     difference = sign * (statistics.fmean(scores) - incumbent.mean)
     own, other = noise.spread / math.sqrt(len(scores)), incumbent.error
     error = math.hypot(own, other)
-    threshold = allowance(tokens, price, noise, spent)
+    threshold = allowance(tokens, price, noise, spent, least)
     if not effects.unit or error < effects.unit / FAR or abs(difference) > FAR * effects.unit:
         action: Literal["keep", "discard"] = "keep" if difference < threshold else "discard"
         reason = explained(sign * difference, error, len(scores), tokens)
@@ -358,17 +362,27 @@ def parted(
     )
 
 
-def allowance(tokens: int, price: float, noise: Noise, spent: float) -> float:
-    """Return how much worse a candidate may be; below 0, how much better it has to be.
+def allowance(tokens: int, price: float, noise: Noise, spent: float, least: float = 0.0) -> float:
+    """Return how much worse a candidate may be; below 0, how much better it has to be, *least* at least.
 
     Less code may lose what its tokens are worth, or be equal within the noise: half of it is allowed, in
     full from twenty tokens, until all such keeps of a campaign may have cost one noise together. Else
     deleting a little at a time, each time within the noise, would add up.
     """
     if tokens >= 0 or not price:
-        return -price * tokens
+        return -price * tokens - least
     left = max(noise.spread - spent, 0.0)
     return max(-price * tokens, min(noise.spread / 2 * min(1.0, -tokens / FULL_ALLOWANCE), left))
+
+
+def least_gain(confidence: float) -> float:
+    """Return the share of a score that a keep has to gain.
+
+    Where the noise is small, it can be told with certainty that a change next to nothing is an improvement
+    next to nothing. Who asks for certainty means one that matters (the smallest effect size of interest,
+    Lakens, Scheel & Isager 2018, "Equivalence testing for psychological research", AMPPS 1:259).
+    """
+    return LEAST * max(0.0, 2 * confidence - 1)
 
 
 def explained(difference: float, error: float, runs: int, tokens: int) -> str:

@@ -67,6 +67,7 @@ class Standing:
             tokens=tokens,
             spent=self.spent,
             price=self.terms.price * abs(belief.mean),
+            least=judge.least_gain(self.terms.confidence) * abs(belief.mean),
             confidence=self.terms.confidence,
             direction=self.terms.direction,
         )

@@ -232,5 +232,6 @@ def test_simulated_campaigns_gain_more_than_greedy_ones(simulation: ModuleType) 
 
 
 def test_strict_campaigns_keep_few_proposals_that_change_nothing(simulation: ModuleType) -> None:
-    outcomes = [simulation.ours(seed, noise, STRICT) for noise in (0.0007, 0.002) for seed in range(30)]
-    assert sum(found.nulls for found in outcomes) <= 0.05 * sum(found.null for found in outcomes)
+    for noise in (0.0001, 0.002):  # a noise as large as what changes nothing, and a much larger one
+        outcomes = [simulation.ours(seed, noise, STRICT) for seed in range(30)]
+        assert sum(found.nulls for found in outcomes) <= 0.05 * sum(found.null for found in outcomes)

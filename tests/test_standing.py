@@ -113,3 +113,16 @@ def test_the_confidence_is_that_of_the_terms() -> None:
     strict = dataclasses.replace(START, terms=Terms(confidence=STRICT))
     assert START.judge([0.95]).action == "keep"
     assert strict.judge([0.95]).action != "keep"
+
+
+def test_who_asks_for_certainty_asks_for_a_gain_that_matters() -> None:
+    sharp = Noise(spread=1e-6, freedom=20)
+
+    def kept(confidence: float, tokens: int = 0) -> bool:
+        terms = Terms(confidence=confidence, price=1e-6)
+        standing = Standing.opening(terms, Belief(1.0, 1e-6), sharp)
+        return standing.judge([1.0 - 1e-4] * 4, tokens=tokens).action == "keep"  # a hundred times the noise
+
+    assert kept(0.4)
+    assert not kept(STRICT)
+    assert kept(STRICT, tokens=-1)  # of less code nothing more is asked

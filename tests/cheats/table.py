@@ -173,6 +173,13 @@ def takes_long(name: str) -> bool:
     return name in CHEATS and CHEATS[name].verdict == "timeout"
 
 
+def only_hands_in(name: str) -> bool:
+    """Tell whether a script is refused for what it sends, and looks at nothing but its own folder."""
+    text = path_of(name).read_text()
+    refused = name in CHEATS and CHEATS[name].verdict == "refused"
+    return refused and "attempt(" not in text and "mark()" not in text
+
+
 def in_turns(names: list[str]) -> list[str]:
     """Return *names* evenly mixed: ten trials in a row without a score end a campaign."""
     scored = [name for name in names if name not in CHEATS or CHEATS[name] is TRUE]

@@ -35,6 +35,7 @@ from tests.cheats.table import (
     TRUE,
     WITHOUT_SANDBOX,
     in_turns,
+    only_hands_in,
     path_of,
     takes_long,
     uses_torch,
@@ -61,20 +62,20 @@ def obstacle(combination: Combination) -> str | None:
 
 
 def combinations_of(name: str) -> list[Combination]:
-    """Return where a script is tried: everywhere, but for those that take seconds.
+    """Return where a script is tried: everywhere, if it may depend on who keeps it in and whose it is.
 
     The honest are tried with each enforcer and each user, and so are those that use up their time. What a
-    model is refused for has nothing to do with either, and one combination is enough.
+    model or a message is refused for has nothing to do with either, and one combination is enough.
     """
     possible = [combination for combination in SANDBOXED if obstacle(combination) is None]
     bwrap, bwrap_ordinary, landlock, landlock_ordinary = SANDBOXED
-    if possible != SANDBOXED or not (uses_torch(name) or takes_long(name)):
+    if possible != SANDBOXED or not (uses_torch(name) or takes_long(name) or only_hands_in(name)):
         return SANDBOXED
     if name in HONEST:
         return [bwrap, landlock_ordinary]
     if takes_long(name):
         return [bwrap_ordinary, landlock]
-    return [(bwrap_ordinary, landlock)[len(name) % 2]]
+    return [(bwrap, landlock_ordinary)[len(name) % 2]]
 
 
 def tried(names: list[str]) -> list[object]:
