@@ -286,9 +286,9 @@ def judge(
     less than its ``allowance``, of which earlier ones have *spent* some. With a price of 0 the length does
     not count.
 
-    Keep if the expected difference is a gain, one of *least* at least unless the candidate is shorter, and that
-    with a probability of *confidence*, above 0 and below 1. The scale of the noise being an estimate, it is a
-    quantile of Student's t.
+    Keep if the expected difference is a gain, one of *least* at least unless the candidate is shorter, and
+    is so with a probability of *confidence*, above 0 and below 1. The scale of the noise being an estimate,
+    that is a quantile of Student's t.
     """
     if not scores:
         unknown = Belief(incumbent.mean, math.inf)
