@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -158,6 +159,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,  # so that a test can signal all of it, as a terminal does
+            preexec_fn=_heed_signals,
         )
 
     def research(self, *arguments: str, tag: str = "t", **environment: str) -> Session:
@@ -253,6 +255,12 @@ class Session:
         """Assert that the working tree is as committed."""
         assert self.project.is_clean(), self.project.git("diff", "HEAD")
         return self
+
+
+def _heed_signals() -> None:
+    """Be stopped by what stops a program in a terminal, though these tests may run in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(condition: Iterator[bool], timeout: float = 20) -> None:
