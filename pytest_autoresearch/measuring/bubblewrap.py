@@ -12,7 +12,6 @@ ALONE = (
     "--unshare-user",
     "--unshare-ipc",
     "--unshare-pid",  # the kernel ends all of it when its first process ends
-    "--unshare-net",
     "--unshare-uts",
     "--unshare-cgroup-try",
     "--die-with-parent",
@@ -41,28 +40,36 @@ def command(
     inner: Sequence[str],
     *,
     folder: Path,
+    work: Path,
     readable: Iterable[Path],
+    writable: Iterable[Path],
     hidden: Collection[Path],
     links: Mapping[Path, Path],
     devices: Iterable[Path],
     system_calls: int,
+    network: bool,
 ) -> list[str]:
     """Return the command line that runs *inner*.
 
     Args:
         program: bubblewrap.
         inner: a command line.
-        folder: the one writable place, and the working directory.
+        folder: its own place, writable.
+        work: the working directory.
         readable: files and folders, at their own paths.
-        hidden: masked where they lie below a readable one.
+        writable: folders that it may change besides.
+        hidden: masked where they lie below one of these.
         links: symbolic links by path, and their targets.
         devices: bound as such.
         system_calls: the descriptor of the seccomp filter.
+        network: whether it has the host's; otherwise it has none.
 
     Every path but a link's is a real one.
     """
-    line = [program, *ALONE, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - the run's own
+    line = [program, *ALONE] if network else [program, *ALONE, "--unshare-net"]
+    line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - the run's own
     mounts = {path: ["--ro-bind", str(path), str(path)] for path in readable}
+    mounts |= {path: ["--bind", str(path), str(path)] for path in writable}
     mounts |= {path: _mask(path) for path in hidden if any(over in mounts for over in path.parents)}
     mounts |= {path: ["--symlink", str(target), str(path)] for path, target in links.items()}
     mounts |= {path: ["--dev-bind", str(path), str(path)] for path in devices}
@@ -73,7 +80,7 @@ def command(
     # Root without a capability still owns the kernel's settings in /proc/sys.
     for path in [*masks, Path("/proc"), Path("/")]:
         line += ["--remount-ro", str(path)]
-    return [*line, "--chdir", str(folder), "--seccomp", str(system_calls), "--", *inner]
+    return [*line, "--chdir", str(work), "--seccomp", str(system_calls), "--", *inner]
 
 
 def _mask(path: Path) -> list[str]:

@@ -33,10 +33,18 @@ def abi() -> int:
         return 0
 
 
-def ruleset(folder: Path, readable: Iterable[Path], hidden: Collection[Path], devices: Iterable[Path]) -> int:
+def ruleset(
+    folder: Path,
+    readable: Iterable[Path],
+    hidden: Collection[Path],
+    devices: Iterable[Path],
+    *,
+    writable: Iterable[Path] = (),
+    network: bool = False,
+) -> int:
     """Return the descriptor of a ruleset; who enters it can do nothing else to files.
 
-    It has no network and cannot signal outside, as far as this kernel's version goes.
+    It cannot signal outside, as far as this kernel's version goes.
 
     Args:
         folder: everything is allowed here.
@@ -44,6 +52,9 @@ def ruleset(folder: Path, readable: Iterable[Path], hidden: Collection[Path], de
         hidden: what of that stays closed. The names in a folder that holds a hidden path can be listed,
             those in the hidden one too, since rights on a folder are rights on all below it.
         devices: to read, write and control.
+        writable: files and folders to change as well. In a folder that holds a hidden path nothing new can be
+            made, and what lies there can be changed, but neither renamed nor removed.
+        network: whether TCP stays allowed.
 
     Every path is a real one.
 
@@ -52,18 +63,18 @@ def ruleset(folder: Path, readable: Iterable[Path], hidden: Collection[Path], de
     """
     version = abi()
     handled = EVERYTHING if version >= IOCTLS else EVERYTHING & ~IOCTL_DEV
-    network = TCP if version >= NETWORK else 0
+    ports = TCP if version >= NETWORK and not network else 0
     scopes = SCOPES if version >= SIGNALS else 0
     # A kernel refuses an attribute that it does not know, unless it is 0.
-    attributes = struct.pack("QQQ", handled, network, scopes)
+    attributes = struct.pack("QQQ", handled, ports, scopes)
     rules = _system_call(CREATE_RULESET, attributes, len(attributes), 0)
     try:
         _allow(rules, folder, handled)
         for device in devices:
             _allow(rules, device, handled & (OF_FILES | READ))
         above = {parent for path in hidden for parent in path.parents}
-        for path in readable:
-            for part, rights in _without(path, hidden, above):
+        for paths, granted in ((readable, READ), (writable, handled)):
+            for part, rights in (one for path in paths for one in _without(path, granted, hidden, above)):
                 with contextlib.suppress(FileNotFoundError):  # a member may go while we look
                     _allow(rules, part, rights)
     except BaseException:
@@ -72,19 +83,21 @@ def ruleset(folder: Path, readable: Iterable[Path], hidden: Collection[Path], de
     return rules
 
 
-def _without(path: Path, hidden: Collection[Path], above: Collection[Path]) -> Iterator[tuple[Path, int]]:
-    """Yield the parts of *path* that cover all of it but *hidden*, and the rights on each.
+def _without(
+    path: Path, rights: int, hidden: Collection[Path], above: Collection[Path]
+) -> Iterator[tuple[Path, int]]:
+    """Yield the parts of *path* that cover all of it but *hidden*, and which of the *rights* each gets.
 
     Landlock only ever adds rights, so a folder *above* something hidden gives its rights to its members.
     """
     if path not in above:
-        yield path, READ
+        yield path, rights
         return
     yield path, READ_DIR  # or nothing could be imported from it
     for member in path.iterdir():
         # A rule on a symbolic link would be one on its target, which may be hidden.
         if member not in hidden and not member.is_symlink():
-            yield from _without(member, hidden, above)
+            yield from _without(member, rights, hidden, above)
 
 
 def _allow(rules: int, path: Path, rights: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run may see and touch: one allow-list, and three who enforce it.
+"""What a run, or an agent, may see and touch: one allow-list, and three who enforce it.
 
 bubblewrap builds a file system that holds nothing else; Landlock and a seccomp filter deny everything else,
 without any install; and there is none, for which the caller must answer. Whoever it is, the run is started
@@ -59,6 +59,22 @@ LOOKED_UP = (
     "/etc/timezone",
     "/sys/devices/system",  # processors, caches and memory, for OpenMP and torch
 )
+# What names on the network, and the certificates of their servers, are looked up in; and where programs lie
+# that are of no run's concern.
+OF_AGENTS = (
+    "/etc/ca-certificates",
+    "/etc/crypto-policies",
+    "/etc/gai.conf",
+    "/etc/gitconfig",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/pki",
+    "/etc/protocols",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/home/linuxbrew/.linuxbrew",
+    "/opt",
+)
 # A virtual environment may have been made in the root of a repository: no more of it than this.
 OF_AN_ENVIRONMENT = ("bin", "lib", "lib64", "include", "share", "etc", "pyvenv.cfg")
 DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -76,11 +92,17 @@ class Policy:
     """What a run may see beside the system and the interpreter; of two paths the inner one decides."""
 
     folder: Path
-    """The one writable place, and the working directory."""
+    """Its own place, writable, and the working directory."""
     readable: tuple[Path, ...] = ()
     """Files and folders, read-only, at their own paths."""
     hidden: tuple[Path, ...] = ()
     """Never readable, even below a readable one."""
+    writable: tuple[Path, ...] = ()
+    """Folders that it may change besides; none for a run."""
+    work: Path | None = None
+    """The working directory, if it is not the folder but lies there."""
+    agent: bool = False
+    """Whether it is an agent and no run: it has the network, no accelerator, and no use for this package."""
 
 
 def choose(asked: str) -> Enforcer:
@@ -105,6 +127,8 @@ def start(
     enforcer: Enforcer,
     environment: Mapping[str, str],
     pass_fds: Sequence[int] = (),
+    *,
+    stdio: tuple[int, int, int] | None = None,
 ) -> Guarded:
     """Start *command* in the sandbox.
 
@@ -115,6 +139,8 @@ def start(
         environment: all of it, but for TMPDIR.
         pass_fds: descriptors that it inherits, under their numbers. Nothing keeps the run from reading what
             they lead to.
+        stdio: descriptors for its standard input, output and errors. Without them there is nothing to read,
+            and what it prints is read from the :class:`Guarded`.
 
     Raises:
         OSError: a folder or a program of ours is missing.
@@ -126,25 +152,33 @@ def start(
             "command": [_normal(command[0]), *command[1:]],
             "environment": _environment(environment, seen, enforcer),
             "descriptors": list(pass_fds),
+            "stdio": None if stdio is None else list(stdio),
             "ruleset": None,
             "system_calls": None,
         }
         if enforcer == "bwrap":
-            filter_ = seccomp.descriptor(seccomp.program(isolated=True))
+            # With the host's network come its abstract Unix sockets, and others may lie in a writable folder.
+            filter_ = seccomp.descriptor(seccomp.program(isolated=not seen.agent, agent=seen.agent))
             opened.callback(os.close, filter_)
             order["command"] = _in_bubblewrap(order["command"], seen, filter_)
             order["descriptors"].append(filter_)
         elif enforcer == "landlock":
-            readable, devices = [*seen.readable, Path("/proc")], [*_plain_devices(), *_gpus()]
-            order["ruleset"] = ruleset = landlock.ruleset(seen.folder, readable, seen.hidden, devices)
+            order["ruleset"] = ruleset = landlock.ruleset(
+                seen.folder,
+                [*seen.readable, Path("/proc")],
+                seen.hidden,
+                [*_plain_devices(), *_gpus(agent=seen.agent)],
+                writable=seen.writable,
+                network=seen.agent,
+            )
             opened.callback(os.close, ruleset)
-        return _start_warden(order, seen.folder, confined=enforcer == "landlock")
+        return _start_warden(order, seen, confined=enforcer == "landlock")
 
 
-def _start_warden(order: Order, folder: Path, *, confined: bool) -> Guarded:
+def _start_warden(order: Order, seen: _Seen, *, confined: bool) -> Guarded:
     reader, writer = os.pipe()
     control = open(writer, "wb")  # noqa: PTH123, SIM115 - a descriptor, and the guarded run closes it
-    inherited = [reader, *order["descriptors"]]
+    inherited = [reader, *order["descriptors"], *(order["stdio"] or ())]
     if order["ruleset"] is not None:
         inherited.append(order["ruleset"])
     try:
@@ -152,7 +186,7 @@ def _start_warden(order: Order, folder: Path, *, confined: bool) -> Guarded:
             process = subprocess.Popen(
                 # Without its site it starts in half the time.
                 [sys.executable, "-I", "-S", str(WARDEN), str(reader)],
-                cwd=folder,
+                cwd=seen.work,
                 # An interpreter may find its own library by this, and needs nothing else.
                 env={key: value for key, value in os.environ.items() if key == "LD_LIBRARY_PATH"},
                 stdin=subprocess.DEVNULL,
@@ -166,7 +200,7 @@ def _start_warden(order: Order, folder: Path, *, confined: bool) -> Guarded:
             os.close(reader)
         if confined:
             ours = {os.getpid(), -os.getpgrp(), process.pid, -process.pid}
-            order["system_calls"] = seccomp.program(isolated=False, protected=ours)
+            order["system_calls"] = seccomp.program(isolated=False, protected=ours, agent=seen.agent)
         with contextlib.suppress(BrokenPipeError):  # its exit code and its output tell why
             control.write(marshal.dumps(dict(order)))
             control.flush()
@@ -276,6 +310,11 @@ class Guarded:
                 held += process.memory_info().rss
         return held / 2**20
 
+    def cancel(self) -> None:
+        """Let the run be killed without waiting for it, from any thread; whoever waits sees it end."""
+        with contextlib.suppress(OSError):
+            self._control.close()
+
     def end(self) -> None:
         """Kill the run and all its descendants; nothing is left when this returns. It may be called again."""
         import psutil
@@ -356,10 +395,13 @@ class _Seen:
     """A policy with the system and the interpreter, in real paths."""
 
     folder: Path
+    work: Path
     readable: frozenset[Path]
+    writable: frozenset[Path]
     hidden: frozenset[Path]
     links: Mapping[Path, Path]
     """Where a readable path was named by way of symbolic links: that name and the real one."""
+    agent: bool
 
     @classmethod
     def by(cls, policy: Policy) -> Self:
@@ -367,17 +409,23 @@ class _Seen:
         hidden = frozenset(path.resolve() for path in policy.hidden if path.exists())
         if within := [path for path in hidden if path == folder or folder in path.parents]:
             raise ValueError(f"{within[0]} cannot be hidden in {folder}, which is the run's own")
-        named = {Path(os.path.abspath(path)) for path in (*_system(), *_interpreter(), *policy.readable)}  # noqa: PTH100 - links stay
+        writable = frozenset(path.resolve() for path in policy.writable if path.exists()) - hidden
+        granted = (*_system(agent=policy.agent), *_interpreter(), *policy.readable, *policy.writable)
+        named = {Path(os.path.abspath(path)) for path in granted}  # noqa: PTH100 - links stay
         real = {path: path.resolve() for path in named if path.exists()}
-        listed = frozenset(real.values()) - hidden - {folder, Path("/")}
-        readable = frozenset(path for path in listed if _nearest(path, listed | hidden) not in listed)
+        listed = frozenset(real.values()) - hidden - writable - {folder, Path("/")}
+        marked = listed | hidden | writable
+        readable = frozenset(path for path in listed if _nearest(path, marked) not in listed)
         links = {
             path: target
             for path, target in real.items()
             # A name inside of something readable is a link that is there already.
-            if path != target and target in listed and readable.isdisjoint(path.parents)
+            if path != target
+            and target in listed | writable
+            and _nearest(path, readable | writable | hidden) not in readable | writable
         }
-        return cls(folder, readable, hidden, links)
+        work = folder if policy.work is None else policy.work.resolve(strict=True)
+        return cls(folder, work, readable, writable, hidden, links, policy.agent)
 
 
 def _nearest(path: Path, others: Collection[Path]) -> Path | None:
@@ -385,9 +433,11 @@ def _nearest(path: Path, others: Collection[Path]) -> Path | None:
     return next((parent for parent in path.parents if parent in others), None)
 
 
-def _system() -> Iterator[Path]:
+def _system(*, agent: bool) -> Iterator[Path]:
     yield from map(Path, (*PROGRAMS, *LOOKED_UP))
-    if _gpus():
+    if agent:
+        yield from map(Path, OF_AGENTS)
+    if _gpus(agent=agent):
         yield from map(Path, OF_GPUS)
 
 
@@ -418,7 +468,9 @@ def _plain_devices() -> list[Path]:
     return [Path("/dev", name) for name in DEVICES]
 
 
-def _gpus() -> list[Path]:
+def _gpus(*, agent: bool) -> list[Path]:
+    if agent:  # while it works, a run is measured
+        return []
     return sorted(path for pattern in GPUS for path in Path("/dev").glob(pattern))
 
 
@@ -430,17 +482,22 @@ def _in_bubblewrap(command: Sequence[str], seen: _Seen, filter_: int) -> list[st
         program,
         command,
         folder=seen.folder,
+        work=seen.work,
         readable=seen.readable,
+        writable=seen.writable,
         hidden=seen.hidden,
         links=seen.links,
-        devices=_gpus(),
+        devices=_gpus(agent=seen.agent),
         system_calls=filter_,
+        network=seen.agent,
     )
 
 
 def _environment(given: Mapping[str, str], seen: _Seen, enforcer: Enforcer) -> dict[str, str]:
     temporary = "/tmp" if enforcer == "bwrap" else str(seen.folder)  # noqa: S108 - a private one
     environment = {**given, "TMPDIR": temporary}
+    if seen.agent:
+        return environment
     if "PATH" in given:
         entries = given["PATH"].split(os.pathsep)
         environment["PATH"] = os.pathsep.join(os.path.realpath(entry) for entry in entries if entry)

@@ -148,6 +148,7 @@ FLAGS = (
     0x40087602,
 )  # FS_IOC_SETFLAGS, its 32 bits, FSSETXATTR, SETVERSION
 AF_UNIX = 1
+INTERNET = (2, 10, 16)  # AF_INET, AF_INET6, and AF_NETLINK, by which the C library learns of interfaces
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # its column, its AUDIT_ARCH
 ALLOW, KILL_PROCESS, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
@@ -165,13 +166,15 @@ def supported() -> bool:
     return sys.platform == "linux" and sys.maxsize > 1 << 32 and platform.machine() in ARCHITECTURES
 
 
-def program(*, isolated: bool, protected: Collection[int] = ()) -> bytes:
+def program(*, isolated: bool, protected: Collection[int] = (), agent: bool = False) -> bytes:
     """Return the filter, an array of ``struct sock_filter``.
 
     Args:
         isolated: a namespace keeps the host's sockets from the run already, so it may use Unix sockets,
             which DataLoader workers need.
         protected: process ids, and negated process group ids, that the run may not signal or slow down.
+        agent: it is no run but an agent, which may use the Internet, and change the attributes of files, for
+            some are its own. By a Unix socket it could ask others to read what it may not.
     """
     column, architecture = ARCHITECTURES[platform.machine()]
     targets = sorted({-1, *protected})
@@ -185,13 +188,15 @@ def program(*, isolated: bool, protected: Collection[int] = ()) -> bytes:
     ]
     for numbers in FORBIDDEN.values():
         code += _call(numbers[column], [_op(RETURN, DENY)])
-    for numbers in ATTRIBUTES.values():
-        code += _call(numbers[column], [_op(RETURN, PRETEND)])
-    code += _call(SIGACTION[column], _mourn())
+    if not agent:
+        for numbers in ATTRIBUTES.values():
+            code += _call(numbers[column], [_op(RETURN, PRETEND)])
+        code += _call(SIGACTION[column], _mourn())
     for *aimed, argument in AIMED.values():
         code += _call(aimed[column], _deny(argument, targets))
     unix = _deny_others(0, [AF_UNIX])
-    code += _call(SOCKET[column], unix if isolated else [_op(RETURN, DENY)])
+    others = _deny_others(0, INTERNET) if agent else [_op(RETURN, DENY)]
+    code += _call(SOCKET[column], unix if isolated else others)
     code += _call(SOCKETPAIR[column], unix)
     code += _call(CLONE[column], _deny_others(0, [0], NEW_NAMESPACES))
     code += _call(CLONE3[column], [_op(RETURN, UNKNOWN)])  # its flags lie in memory; libc falls back to clone

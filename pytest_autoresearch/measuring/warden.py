@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         command: list[str]
         environment: dict[str, str]
         descriptors: list[int]  # for the run
+        stdio: list[int] | None  # its standard input, output and errors; None leaves it the warden's
         ruleset: int | None  # Landlock's
         system_calls: bytes | None  # a seccomp filter that forbids some
 
@@ -82,7 +83,7 @@ def wake_up_on(*numbers: int) -> int:
 
 def let_go(order: Order) -> None:
     """Close what is the run's, so that its end is seen when the run ends."""
-    for descriptor in order["descriptors"]:
+    for descriptor in {*order["descriptors"], *(order["stdio"] or ())}:
         os.close(descriptor)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -96,6 +97,8 @@ def become(order: Order) -> NoReturn:
     """Turn this process into the run."""
     code, command = CANNOT_CONFINE, order["command"]
     try:
+        if order["stdio"] is not None:
+            redirect(order["stdio"])
         os.setsid()
         # Python ignores two of them, and whoever started pytest maybe the third; that would be inherited.
         for name in ("SIGPIPE", "SIGXFSZ", "SIGCHLD"):
@@ -116,6 +119,14 @@ def become(order: Order) -> NoReturn:
         os.write(2, f"{command[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(code)
+
+
+def redirect(stdio: list[int]) -> None:
+    """Make the three descriptors this process's standard input, output and errors."""
+    for number, descriptor in enumerate(stdio):
+        os.dup2(descriptor, number)
+    for descriptor in set(stdio):
+        os.close(descriptor)
 
 
 def drop_capabilities() -> None:
