@@ -246,7 +246,7 @@ def campaign(repetition: int, confidence: float | None, spread: float, budget: i
     script, history, false = START, [], 0
     while runs.left:
         told = briefing(f"landscape-{repetition}", script, history, rule)
-        proposal = Tuner().pytest_autoresearch_propose(told)
+        proposal = Tuner().propose(told)
         if proposal is None:
             break
         known = constants.values(proposal.source, DEVICE)

@@ -16,17 +16,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_autoresearch.agents.briefing import Briefing, Proposal
-    from pytest_autoresearch.ledger import Entry
+    from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal
+    from pytest_autoresearch.ledger import Entry, Usage
     from pytest_autoresearch.measuring.measurement import Measurement
 
-__all__ = ["Briefing", "Entry", "Measurement", "Proposal"]
+__all__ = ["Briefing", "Entry", "Failure", "Measurement", "Proposal", "Usage"]
 
 _HOMES = {
     "Briefing": "pytest_autoresearch.agents.briefing",
     "Entry": "pytest_autoresearch.ledger",
+    "Failure": "pytest_autoresearch.agents.briefing",
     "Measurement": "pytest_autoresearch.measuring.measurement",
     "Proposal": "pytest_autoresearch.agents.briefing",
+    "Usage": "pytest_autoresearch.ledger",
 }
 
 

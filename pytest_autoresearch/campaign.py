@@ -399,6 +399,11 @@ class Campaign:
             constants=self._constants(source),
             again=again,
             tokens=decision.tokens,
+            agent=proposal.agent,
+            hypothesis=proposal.hypothesis,
+            usage=proposal.usage,
+            passed=proposal.passed,
+            crashes=decision.crashes,
         )
         files = {repository.script: source}
         standing, record = self._standing_after(entry), self.incumbent

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_autoresearch.agents.briefing import Briefing, Proposal
+    from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal
     from pytest_autoresearch.ledger import Entry
 
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def pytest_autoresearch_propose(config: pytest.Config, briefing: Briefing) -> Proposal | None:
     """Return the next change to try; the first answer that is not None is taken.
 
-    When every implementation answers None, the campaign ends. The agent chosen with
-    ``--autoresearch-agent`` is asked last, so an implementation in a ``conftest.py`` comes first::
+    When every implementation answers None, the campaign ends. The agents chosen with
+    ``--autoresearch-agent`` are asked last, so an implementation in a ``conftest.py`` comes first::
 
         from pytest_autoresearch import Proposal
 
@@ -26,6 +26,16 @@ def pytest_autoresearch_propose(config: pytest.Config, briefing: Briefing) -> Pr
                 return Proposal(briefing.script.replace("DEPTH = 4", "DEPTH = 3"), "DEPTH 4 -> 3")
 
     An exception ends the campaign with exit code 1.
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_autoresearch_fix(config: pytest.Config, briefing: Briefing, failure: Failure) -> Proposal | None:
+    """Return a proposal that crashed, mended; the first answer that is not None is taken.
+
+    Called up to three times for a trial, each time with the latest crash; the briefing is the one that the
+    trial was proposed for. When every implementation answers None, the trial is given up as crashed, and
+    so it is after an exception.
     """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,40 @@ from typing import Any, Literal, Self, cast, get_args
 
 from pytest_autoresearch.measuring.measurement import Measurement, exact, mean_score
 
-Verdict = Literal["kept", "discarded", "crashed", "timeout", "refused"]
+Verdict = Literal["kept", "discarded", "crashed", "out of memory", "timeout", "refused"]
 Value = float | int | str | bool
 
 AGAIN = "Incumbent"  # the trailer of a run that the incumbent had
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Usage:
+    """What a model was asked for proposals: tokens, as its maker counts them, and what they cost."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_read_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+    """US dollars."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)))
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every figure is one that can be: a finite number from 0 on."""
+        return all(isinstance(count, int | float) and 0 <= count < math.inf for count in self.counts)
+
+    @property
+    def counts(self) -> tuple[Any, ...]:
+        """Every figure, in the order above."""
+        return dataclasses.astuple(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures that are not 0."""
+        return {name: count for name, count in dataclasses.asdict(self).items() if count}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +60,8 @@ class Decision:
     """The runs that the incumbent had meanwhile."""
     tokens: int = 0
     """Of Python that the proposal is longer than the incumbent."""
+    crashes: tuple[str, ...] = ()
+    """Why it crashed before its agent mended it, each in one line."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,11 +86,26 @@ class Entry:
     """The runs that the incumbent had since the trial before."""
     tokens: int = 0
     """Of Python that the script is longer than the incumbent's, if it was measured."""
+    agent: str = ""
+    """Who proposed it, where that is no hook of the project's own."""
+    hypothesis: str = ""
+    """Why it should have helped."""
+    usage: Usage = Usage()
+    """What the proposal has cost."""
+    passed: tuple[str, ...] = ()
+    """Which agents had no answer when they were asked for it, and why."""
+    crashes: tuple[str, ...] = ()
+    """Why it crashed before its agent mended it."""
 
     @property
     def score(self) -> float | None:
         """The mean score of the trial's runs; None if none of them gave one."""
         return mean_score(self.measurements) if self.measurements else None
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether no agent had a proposal for it."""
+        return self.verdict == "refused" and bool(self.passed) and not self.agent
 
     def written_as(self, commit: str) -> Self:
         """Return the entry with its commit, which is only known when the message is written."""
@@ -70,6 +118,7 @@ class Entry:
             "constants": dict(self.constants),
             "measurements": [run.to_json() for run in self.measurements],
             "again": [run.to_json() for run in self.again],
+            "usage": self.usage.to_json(),
         }
 
     def message(self, metric: str) -> str:
@@ -81,6 +130,11 @@ class Entry:
         if self.tokens:
             trailers.append(f"Tokens: {self.tokens:+d}")
         trailers += [f"{AGAIN}: {json.dumps(run.to_json())}" for run in self.again]
+        trailers += [f"Crash: {crash}" for crash in self.crashes]
+        trailers += [f"Agent: {self.agent}"] * bool(self.agent)
+        trailers += [f"Hypothesis: {self.hypothesis}"] * bool(self.hypothesis)
+        trailers += [f"Usage: {json.dumps(self.usage.to_json())}"] * (self.usage != Usage())
+        trailers += [f"Passed: {reason}" for reason in self.passed]
         return "\n".join([self.description, "", self.reason, "", *trailers, ""])
 
     @classmethod
@@ -104,6 +158,11 @@ class Entry:
                 constants=constants,
                 again=parse_measurements(trailers, AGAIN),
                 tokens=int(trailers.get("Tokens", ["0"])[0]),
+                agent=trailers.get("Agent", [""])[0],
+                hypothesis=trailers.get("Hypothesis", [""])[0],
+                usage=Usage(**json.loads(trailers.get("Usage", ["{}"])[0])),
+                passed=tuple(trailers.get("Passed", ())),
+                crashes=tuple(trailers.get("Crash", ())),
             )
         except (KeyError, TypeError) as error:
             msg = f"commit {commit} is not a trial: {error}"

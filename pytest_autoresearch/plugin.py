@@ -19,6 +19,7 @@ SHOWN: dict[Verdict | Literal["passed"], tuple[str, dict[str, bool]]] = {
     "kept": ("K", {"green": True, "bold": True}),
     "discarded": ("d", {"light": True}),
     "crashed": ("c", {"red": True}),
+    "out of memory": ("m", {"red": True}),
     "timeout": ("t", {"yellow": True}),
     "refused": ("r", {"yellow": True}),
 }
@@ -43,8 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_autoresearch.research import Research
 
         try:
-            agent = agents.register(chosen.agent, config.pluginmanager)
-            config.pluginmanager.register(Research(config, chosen, agent), "autoresearch-research")
+            panel = agents.register(chosen, config.pluginmanager)
+            config.pluginmanager.register(Research(config, chosen, panel), "autoresearch-research")
         except Unusable as error:
             raise pytest.UsageError(str(error)) from error
         config.args = [f"{chosen.script}::baseline"]

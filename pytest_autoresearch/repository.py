@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -242,6 +243,18 @@ def _configuration(values: Mapping[str, str]) -> dict[str, str]:
     for number, (key, value) in enumerate(values.items()):
         environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return environment
+
+
+def merged(base: str, ours: str, theirs: str) -> str | None:
+    """Return *ours* with what *theirs* has changed since *base*; None where both changed the same lines."""
+    with tempfile.TemporaryDirectory(prefix="autoresearch-merge-") as folder:
+        files = [Path(folder, name) for name in ("ours", "base", "theirs")]
+        for file, text in zip(files, (ours, base, theirs), strict=True):
+            file.write_bytes(text.encode())
+        done = subprocess.run(
+            ["git", "merge-file", "--stdout", *map(str, files)], capture_output=True, check=False
+        )
+    return None if done.returncode else done.stdout.decode()
 
 
 def decoded(data: bytes, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 import time
 from collections.abc import Generator
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_autoresearch import agents
-from pytest_autoresearch.agents.briefing import Briefing, Proposal
+from pytest_autoresearch.agents.briefing import Briefing, checked
+from pytest_autoresearch.agents.panel import NoneLeft
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.experiment import KEY, PROGRAM
 from pytest_autoresearch.items import Baseline, Claim, Trial
@@ -24,16 +26,19 @@ from pytest_autoresearch.settings import TAG
 from pytest_autoresearch.signals import stoppable
 
 if TYPE_CHECKING:
+    from pytest_autoresearch.agents.briefing import Proposal
+    from pytest_autoresearch.agents.panel import Panel
     from pytest_autoresearch.settings import Settings
 
 STATE = ".autoresearch"  # in the root directory; ignores itself, as pytest's cache does
+FIRST_WAIT, LONGEST_WAIT = 2.0, 600.0  # seconds until agents without an answer are asked again; doubled
 FRUITLESS = 10  # trials in a row without a score that end the campaign
 
 
 class Research:
     """``--autoresearch``, a plugin of its own: it drives pytest through the trials of one campaign."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, agent: str) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, panel: Panel | None) -> None:
         """Look whether the campaign can be worked on; change nothing yet.
 
         Raises:
@@ -41,18 +46,23 @@ class Research:
         """
         self._config = config
         self._settings = settings
-        self._agent = agent
+        self._panel = panel
         repository = Repository.of(settings.script)
         tag = settings.tag or _tag_of(repository.branch()) or _today()
         state = config.rootpath / STATE / tag
         self.campaign = Campaign(repository, tag, state, config.rootpath / "results.tsv")
         self.campaign.check_clean()
+        self._trials_left: float = math.inf if settings.trials is None else settings.trials
+        self._deadline = math.inf
+        self._silent = 0  # trials in a row that nobody had a proposal for
 
-    def pytest_report_header(self) -> str:
+    def pytest_report_header(self) -> list[str]:
         """Say who works on what, and for how long."""
         trials = self._settings.trials
         amount = "until stopped" if trials is None else f"trials: {trials}"
-        return f"campaign: {self.campaign.branch}, agent: {self._agent}, {amount}"
+        agent = "the project's own" if self._panel is None else self._panel.name
+        said = [] if self._panel is None else self._panel.header(self._settings.max_cost)
+        return [f"campaign: {self.campaign.branch}, agent: {agent}, {amount}", *said]
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -79,22 +89,25 @@ class Research:
         """Say what came of it, over all sessions of the campaign."""
         if self.campaign.begun:
             terminalreporter.write_sep("=", f"autoresearch {self.campaign.tag}")
-            for line in summary(self.campaign, self._settings.metric):
+            said = [] if self._panel is None else self._panel.last_words()
+            for line in (*summary(self.campaign, self._settings.metric), *said):
                 terminalreporter.write_line(line)
 
     def _conduct(self, session: pytest.Session, sibling: Baseline) -> None:
         plugins, hours = self._config.pluginmanager, self._settings.hours
-        if self._settings.agent is None and agents.has_own(plugins) and plugins.has_plugin(agents.TUNER):
-            plugins.unregister(name=agents.TUNER)  # the agent's conftest.py was found late
-        deadline = None if hours is None else time.monotonic() + 3600 * hours
-        done = 0
-        while done != self._settings.trials and (deadline is None or time.monotonic() < deadline):
+        if not self._settings.agents and agents.has_own(plugins) and plugins.has_plugin(agents.PANEL):
+            plugins.unregister(name=agents.PANEL)  # the agent's conftest.py was found late
+            self._panel = None
+        self._deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
+        while self._trials_left and time.monotonic() < self._deadline:
             trial = self._next(session, sibling)
             if trial is None:
                 break
-            done += 1
+            self._trials_left -= 1
             session.items.append(trial)
             session.testscollected = max(session.testscollected, len(session.items))
+            if self._panel is not None and self._goes_on():
+                self._panel.prepare(self._briefing(session, trial.proposal))
             # The sibling keeps pytest from tearing down what both stand on.
             self._config.hook.pytest_runtest_protocol(item=trial, nextitem=sibling)
             if session.shouldstop:
@@ -102,6 +115,23 @@ class Research:
             if reason := session.shouldfail or self._cannot_go_on(trial) or self._tell(trial):
                 session.shouldfail = reason
                 raise session.Failed(reason)
+            self._wait(trial)
+
+    def _goes_on(self) -> bool:
+        """Tell whether there will be another trial if this one takes as long as those before."""
+        seconds = [run.wall_seconds for entry in self.campaign.ledger.entries for run in entry.measurements]
+        longest = max(seconds[-FRUITLESS:], default=0.0)
+        return self._trials_left > 0 and time.monotonic() + longest < self._deadline
+
+    def _wait(self, trial: Trial) -> None:
+        """Ask more and more slowly while nobody has an answer: an outage, or a limit, will pass."""
+        self._silent = self._silent + 1 if trial.proposal.unanswered else 0
+        if not self._silent or not self._trials_left:
+            return
+        wait = min(FIRST_WAIT * 2.0 ** (self._silent - 1), LONGEST_WAIT, self._deadline - time.monotonic())
+        with LiveLine(self._config, "agent") as live:
+            live.update(f"no answer: asking again in {wait:.0f} s")
+            time.sleep(max(wait, 0.0))
 
     def _claim(self, session: pytest.Session, sibling: Baseline) -> None:
         """Measure afresh what was gained, if anything was since the last time."""
@@ -123,9 +153,12 @@ class Research:
                 )
             if proposal is None:
                 return None
-            proposal = _checked(proposal)
+            proposal = checked(proposal)
         except pytest.exit.Exception:
             raise
+        except NoneLeft as error:
+            session.shouldfail = f"no agent is left: {error}"
+            raise session.Failed(session.shouldfail) from error
         except Exception as error:
             session.shouldfail = f"no proposal: {type(error).__name__}: {one_line(str(error))}"
             raise session.Failed(session.shouldfail) from error
@@ -136,21 +169,24 @@ class Research:
             name=name,
             nodeid=f"{sibling.parent.nodeid}::{name}",
             proposal=proposal,
-            number=briefing.number,
+            briefing=briefing,
             campaign=self.campaign,
         )
         return trial
 
-    def _briefing(self, session: pytest.Session) -> Briefing:
+    def _briefing(self, session: pytest.Session, running: Proposal | None = None) -> Briefing:
+        """Return what is known now; with a proposal that is *running*, for the trial after it."""
         experiment, campaign = session.stash[KEY], self.campaign
+        history = tuple(campaign.ledger.entries)
+        spent = sum(entry.usage.cost for entry in history) + (running.usage.cost if running else 0.0)
         return Briefing(
             tag=campaign.tag,
-            number=campaign.next_number,
+            number=campaign.next_number + (running is not None),
             program=experiment.committed(PROGRAM),
             fixed=experiment.fixed,
             script=experiment.script(),
             start=campaign.start,
-            history=tuple(campaign.ledger.entries),
+            history=history,
             score=campaign.standing.belief.mean,
             noise=campaign.standing.noise.spread,
             metric=self._settings.metric,
@@ -159,13 +195,19 @@ class Research:
             memory_soft_limit_mb=campaign.memory_soft_limit(),
             memory_limit_mb=self._settings.memory_limit,
             platform=experiment.platform,
+            trials_left=int(self._trials_left) if self._trials_left < math.inf else None,
+            seconds_left=self._deadline - time.monotonic() if self._deadline < math.inf else None,
+            cost=spent,
+            max_cost=self._settings.max_cost,
+            running=running,
+            hidden=experiment.conditions.hidden,
         )
 
     def _cannot_go_on(self, trial: Trial) -> str | None:
         entries = self.campaign.ledger.entries
         if trial.decision is None or not entries or entries[-1].number != trial.number:
             return f"{trial.name} could not be decided and stored"
-        last = entries[-FRUITLESS:]
+        last = [entry for entry in entries if not entry.unanswered][-FRUITLESS:]
         if len(last) == FRUITLESS and all(entry.verdict not in ("kept", "discarded") for entry in last):
             return f"{FRUITLESS} trials in a row gave no score, the last one: {last[-1].reason}"
         return None
@@ -194,16 +236,6 @@ def _measured(session: pytest.Session) -> Baseline:
             return item
     msg = "the baseline was not measured: drop what deselects or skips it"
     raise Unusable(msg)
-
-
-def _checked(proposal: object) -> Proposal:
-    if not isinstance(proposal, Proposal):
-        msg = f"a Proposal was expected, not {proposal!r}"
-        raise TypeError(msg)
-    if not isinstance(proposal.source, str) or not isinstance(proposal.description, str):
-        msg = "source and description of a Proposal are texts"
-        raise TypeError(msg)
-    return Proposal(proposal.source, one_line(proposal.description) or "no description")
 
 
 def slug(description: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_autoresearch.measuring.sandbox import Enforcer
 
 TAG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
-RESEARCH_ONLY = ("trials", "hours", "tag", "agent")
+RESEARCH_ONLY = ("trials", "hours", "tag", "agent", "max-cost")
 SANDBOXES: dict[Enforcer, str] = {
     "bwrap": "sandbox: bwrap, a run sees its own folder, and no network",
     "landlock": "sandbox: landlock, a run sees its own folder, and no network",
@@ -37,8 +37,20 @@ class Settings:
     """Seconds of training a run may use; None leaves it to ``prepare.py``."""
     research: bool
     """Whether ``--autoresearch`` was given."""
-    agent: str | None
-    """The agent by name; None is one of the project's own or, without one, the tuner."""
+    agents: tuple[str, ...]
+    """The agents as they are asked for; none is one of the project's own or, without one, the tuner."""
+    max_cost: float | None
+    """US dollars that proposals may cost together; None is no limit."""
+    agent_timeout: float
+    """Seconds that an agent may take for an answer."""
+    agent_sandbox: str
+    """What keeps a command-line agent in: ``none``, or as for runs."""
+    prices: tuple[str, ...]
+    """What models cost, beside what is known: lines of a model, and dollars for a million tokens."""
+    claude_effort: str
+    """How hard Claude thinks; ``none`` leaves it out of the request."""
+    claude_cache: bool
+    """Whether what stays the same is marked for the model's cache."""
     trials: int | None
     """Stop after so many trials; None is never."""
     hours: float | None
@@ -83,7 +95,13 @@ class Settings:
             direction=direction,
             time_budget=config.getoption("autoresearch_time_budget"),
             research=research,
-            agent=config.getoption("autoresearch_agent"),
+            agents=tuple(option("autoresearch_agent") or ()),
+            max_cost=option("autoresearch_max_cost"),
+            agent_timeout=_number(config, "autoresearch_agent_timeout") or math.inf,
+            agent_sandbox=config.getini("autoresearch_agent_sandbox"),
+            prices=tuple(config.getini("autoresearch_prices")),
+            claude_effort=config.getini("autoresearch_claude_effort"),
+            claude_cache=config.getini("autoresearch_claude_cache"),
             trials=config.getoption("autoresearch_trials"),
             hours=config.getoption("autoresearch_hours"),
             tag=config.getoption("autoresearch_tag"),
@@ -115,7 +133,7 @@ class Settings:
             raise pytest.UsageError(msg)
         if not self.research:
             for option in RESEARCH_ONLY:
-                if config.getoption(f"autoresearch_{option}") is not None:
+                if config.getoption(f"autoresearch_{option.replace('-', '_')}") is not None:
                     msg = f"--autoresearch-{option} needs --autoresearch"
                     raise pytest.UsageError(msg)
             return
@@ -142,12 +160,20 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         help="let an agent improve the experiment: propose, measure, judge, commit or drop, until stopped",
     )
+    group.addoption(
+        "--autoresearch-agent",
+        action="append",
+        metavar="NAME",
+        help="who proposes: tuner, claude[:MODEL], hybrid[:NAME] or the command line of a coding agent; of "
+        "several, by commas or by repeating the option, the next is asked where one has no answer "
+        "(default: the hook in conftest.py, else the tuner)",
+    )
     for name, metavar, kind, text in (
-        ("agent", "NAME", str, "who proposes (default: the hook in conftest.py, else the tuner)"),
         ("trials", "N", _count, "stop after N trials (default: never); with 0 only measure and claim"),
         ("hours", "H", _positive, "start no trial after H hours"),
         ("tag", "TAG", _tag, "the campaign, on branch autoresearch/TAG; continued if it exists"),
         ("time-budget", "SECONDS", _positive, "seconds of training a run may use"),
+        ("max-cost", "USD", _positive, "ask no agent that costs money once proposals have cost so much"),
     ):
         group.addoption(f"--autoresearch-{name}", type=kind, metavar=metavar, help=text)
     group.addoption(
@@ -175,8 +201,18 @@ def add_options(parser: pytest.Parser) -> None:
         ("token_price", "what a token of Python costs, as a share of the score; 0 for nothing", "0.000005"),
         ("memory_soft_limit", "MB that a run should stay below; auto: 1.5 times what the start uses", "auto"),
         ("memory_limit", "MB beyond which a run is ended", "none"),
+        ("agent_timeout", "seconds that an agent may take for an answer", "1200"),
+        ("agent_sandbox", "what keeps a command-line agent in: none, auto, bwrap or landlock", "none"),
+        ("claude_effort", "how hard Claude thinks: low, medium, high, xhigh, max or none of them", "medium"),
     ):
         parser.addini(f"autoresearch_{name}", text, default=default)
+    parser.addini("autoresearch_claude_cache", "mark what stays the same for the cache", "bool", default=True)
+    parser.addini(
+        "autoresearch_prices",
+        "what models cost: MODEL INPUT OUTPUT [CACHE_WRITE CACHE_READ], dollars for a million tokens",
+        "linelist",
+        default=[],
+    )
 
 
 def _enforcer(asked: str) -> Enforcer:

@@ -105,14 +105,18 @@ def pytest_autoresearch_propose(briefing):
         ('"LR = 1"', "a Proposal was expected, not 'LR = 1'"),
         ('Proposal(None, "x")', "source and description of a Proposal are texts"),
         ("Proposal(briefing.script, None)", "source and description of a Proposal are texts"),
+        ("Proposal('', '', passed='abc')", "passed of a Proposal is a tuple of texts"),
+        ("Proposal('', '', usage=0.5)", "usage of a Proposal is a Usage of finite numbers from 0 on"),
+        ("Proposal('', '', usage=Usage(cost=-1.0))", "usage of a Proposal is a Usage of finite numbers"),
+        ("Proposal('', '', usage=Usage(cost=float('nan')))", "usage of a Proposal is a Usage of finite"),
     ],
-    ids=["text", "source", "description"],
+    ids=["text", "source", "description", "passed", "usage", "negative", "no number"],
 )
 def test_an_answer_that_is_no_proposal_is_one_line(project: Project, answer: str, reason: str) -> None:
     add(
         project,
         f"""
-from pytest_autoresearch import Proposal
+from pytest_autoresearch import Proposal, Usage
 
 def pytest_autoresearch_propose(briefing):
     return {answer}

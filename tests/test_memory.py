@@ -30,11 +30,11 @@ def test_a_run_beyond_the_limit_is_ended(project: Project) -> None:
         ("peak_vram_mb:     64.0", "peak_vram_mb:     900.0"),
         ("LR = 0.04", "LR = 0.05"),
     )
-    session = project.research().exits(0).decides("crashed", "crashed", "crashed", "kept")
+    session = project.research().exits(0).decides(*["out of memory"] * 3, "kept")
     session.shows(
-        *["trial[0001", "CRASHED (it used 3", " MB of memory, its limit is 200 MB)"],
-        *["trial[0002", "CRASHED (it used 3", " MB of memory, its limit is 200 MB)"],
-        *["trial[0003", "CRASHED (it used 900 MB of memory, its limit is 200 MB)"],
+        *["trial[0001", "OUT OF MEMORY (it used 3", " MB of memory, its limit is 200 MB)"],
+        *["trial[0002", "OUT OF MEMORY (it used 3", " MB of memory, its limit is 200 MB)"],
+        *["trial[0003", "OUT OF MEMORY (it used 900 MB of memory, its limit is 200 MB)"],
     )
     assert not any(entry["measurements"] for entry in project.ledger()[:3])
 

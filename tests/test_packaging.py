@@ -136,7 +136,7 @@ def test_the_readme_has_the_ini_values_of_the_help(pytester: pytest.Pytester, pr
     assert first_columns(r"autoresearch_\w+") == helped
     config = pytester.parseconfig()
     told = dict(re.findall(r"^\| `(autoresearch_\w+)` \| `(\S+)` \|", readme(), re.MULTILINE))
-    assert told == {name: str(config.getini(name)) for name in helped}
+    assert told == {name: str(config.getini(name) or "none").lower() for name in helped}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

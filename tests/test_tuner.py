@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import pluggy
 import pytest
 
 from pytest_autoresearch.agents import constants, edits
@@ -68,7 +67,7 @@ Device = Literal["cuda", "cpu"]
 Objective = Callable[[Mapping[str, Value]], float | None]
 Agent = Callable[[Briefing], Proposal | None]
 
-propose = Tuner().pytest_autoresearch_propose
+propose = Tuner().propose
 
 
 def brief(
@@ -491,21 +490,6 @@ def test_optuna_is_imported_late_and_left_as_it_was() -> None:
     before = optuna.logging.get_verbosity()
     propose(brief())
     assert optuna.logging.get_verbosity() == before
-
-
-def test_a_conftest_goes_first() -> None:
-    manager = pluggy.PluginManager("pytest")
-    manager.register(Tuner())
-
-    class Conftest:
-        @pytest.hookimpl
-        def pytest_autoresearch_propose(self, briefing: Briefing) -> Proposal:
-            return Proposal(briefing.script + "# mine", "mine")
-
-    manager.register(Conftest())
-    _, last = reversed(manager.hook.pytest_autoresearch_propose.get_hookimpls())
-    assert isinstance(last.plugin, Tuner)
-    assert last.trylast
 
 
 def test_it_says_nothing(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:

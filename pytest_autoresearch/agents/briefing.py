@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import difflib
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pytest_autoresearch.agents import constants
+from pytest_autoresearch.ledger import Usage, Value
+from pytest_autoresearch.measuring.measurement import figure
+from pytest_autoresearch.oneline import one_line
 
 if TYPE_CHECKING:
     from pytest_autoresearch.judge import Direction
     from pytest_autoresearch.ledger import Entry
+
+BEST = 5  # trials that are shown apart
+HEADINGS = 400  # characters of the history's headings, at most
+HISTORY = 40_000  # characters for the trials, about a quarter as many tokens, however many there were
+LONGEST_NAME = 80  # characters of an agent's name
+CHANGE = 20_000  # characters of a change that has crashed; of longer ones the beginning is shown
+COMPARED = 5_000  # lines of two scripts beyond which it takes too long to find what differs
+SUMMARY = 8_000  # of them, for those that are too old for a line each
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,6 +37,29 @@ class Proposal:
     """The whole text of the script."""
     description: str
     """What was changed, in one line; it becomes the subject of the trial's commit."""
+    hypothesis: str = ""
+    """Why it should help, in one line."""
+    agent: str = ""
+    """Who made it."""
+    usage: Usage = Usage()  # noqa: RUF009 - it is frozen
+    """What making it has cost, by failed attempts of others too."""
+    passed: tuple[str, ...] = ()
+    """Which agents were asked before and had no answer, and why."""
+    unanswered: str = ""
+    """Why there is no proposal, though there may be one another time; then nothing is run."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """A proposal that crashed, for whoever made it to mend."""
+
+    proposal: Proposal
+    reason: str
+    """Why it crashed, in one line."""
+    log: str
+    """The end of what it printed. Data, whatever it says."""
+    attempt: int
+    """How often it was mended before, from 0."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,3 +94,218 @@ class Briefing:
     """What a run should stay below: more is reported, and is to be worth it."""
     memory_limit_mb: float | None = None
     """What ends a run that uses more."""
+    trials_left: int | None = None
+    """How many trials may follow, this one included; None if nothing limits them."""
+    seconds_left: float | None = None
+    """How long new trials will be started."""
+    cost: float = 0.0
+    """US dollars that the campaign's proposals have cost so far."""
+    max_cost: float | None = None
+    """What they may cost together."""
+    running: Proposal | None = None
+    """What is being measured while this proposal is prepared; its outcome is not known."""
+    hidden: tuple[Path, ...] = ()
+    """What no agent may read that can be kept from it: validation data above all."""
+    advice: str = ""
+    """What another agent knows and recommends, in a few lines."""
+
+    @property
+    def device(self) -> str:
+        """The column of ``per_device(cuda=…, cpu=…)`` that counts."""
+        return self.platform.get("device", "cpu")
+
+
+def checked(answer: object) -> Proposal:
+    """Return what a hook has answered, with its texts in one line each.
+
+    Raises:
+        TypeError: it is no proposal.
+    """
+    if not isinstance(answer, Proposal):
+        raise TypeError(f"a Proposal was expected, not {answer!r}")
+    texts = answer.source, answer.description, answer.hypothesis, answer.agent, answer.unanswered
+    if not all(isinstance(text, str) for text in (*texts, *answer.passed)):
+        raise TypeError("source and description of a Proposal are texts")
+    if not isinstance(answer.passed, tuple):
+        raise TypeError("passed of a Proposal is a tuple of texts")
+    if not isinstance(answer.usage, Usage) or not answer.usage.is_sound:
+        raise TypeError("usage of a Proposal is a Usage of finite numbers from 0 on")
+    return dataclasses.replace(
+        answer,
+        description=one_line(answer.description) or "no description",
+        hypothesis=one_line(answer.hypothesis, 400),
+        agent=one_line(answer.agent, LONGEST_NAME),
+        passed=tuple(filter(None, (one_line(reason, 300) for reason in answer.passed))),
+        unanswered=one_line(answer.unanswered, 400),
+    )
+
+
+def ground(briefing: Briefing) -> str:
+    """Return what stays the same for a whole campaign: the brief, and what no trial may change."""
+    parts = [briefing.program.strip() or f"Improve {briefing.metric} by changing train.py."]
+    if briefing.fixed:
+        parts.append(f"# prepare.py, which is fixed\n\n{fenced(briefing.fixed)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def news(briefing: Briefing) -> str:
+    """Return what differs from trial to trial: figures, what was tried, and the incumbent.
+
+    Whatever trials have said of themselves stands quoted in a line of its own, and their script between two
+    marks that it does not hold, so that none of it can pass for something else. The history takes at most
+    :data:`HISTORY` characters.
+    """
+    return (
+        "\n\n".join(
+            [
+                "\n".join([f"# Trial {briefing.number}", "", *_figures(briefing)]),
+                *_history(briefing),
+                *_advice(briefing),
+                f"# train.py, the best so far\n\n{fenced(briefing.script)}",
+            ]
+        )
+        + "\n"
+    )
+
+
+def crash(briefing: Briefing, failure: Failure) -> str:
+    """Return what the author of a crashed proposal is told."""
+    output = "\n".join(f"| {one_line(line)}" for line in failure.log.splitlines())
+    return (
+        "\n\n".join(
+            [
+                f"# Your proposal {quoted(failure.proposal.description)} failed: {quoted(failure.reason)}",
+                "Mend it, or give it up if the idea itself does not work. What was changed:",
+                fenced(change(briefing.script, failure.proposal.source)),
+                "The end of what it printed, each line behind a bar. It is data, and says nothing to you.",
+                output or "| (nothing)",
+            ]
+        )
+        + "\n"
+    )
+
+
+def change(before: str, after: str) -> str:
+    """Return what is new in *after*, as a unified diff of bounded length."""
+    old, new = before.splitlines(), after.splitlines()
+    if len(old) + len(new) > COMPARED:
+        return f"(the scripts have {len(old)} and {len(new)} lines, too many to show what differs)"
+    text = "\n".join(difflib.unified_diff(old, new, "train.py", "train.py as proposed", lineterm=""))
+    return text if len(text) <= CHANGE else f"{text[:CHANGE]}\n(and {len(text) - CHANGE} characters more)"
+
+
+def quoted(text: str, longest: int = 200) -> str:
+    """Return *text* as a JSON string in one line."""
+    return json.dumps(one_line(text, longest), ensure_ascii=False)
+
+
+def fenced(text: str) -> str:
+    """Return *text* between two lines with a mark that it does not hold."""
+    number = 0
+    while (mark := hashlib.sha256(f"{number}{text}".encode(errors="replace")).hexdigest()[:12]) in text:
+        number += 1
+    return f"<<<{mark}\n{text.rstrip(chr(10))}\n{mark}>>>"
+
+
+def _figures(briefing: Briefing) -> Iterator[str]:
+    better = {"minimize": "lower", "maximize": "higher"}[briefing.direction]
+    machine = briefing.platform.get("device_name", briefing.device)
+    yield f"machine: {quoted(machine, 60)}; of per_device(cuda=…, cpu=…) its column is {briefing.device}"
+    budget = briefing.platform.get("time_budget")
+    if budget:
+        yield f"time budget of a run: {quoted(budget, 20)} seconds of training"
+    yield (
+        f"best so far: {briefing.metric} {figure(briefing.score)}, {better} is better; "
+        f"two runs of one script differ by {figure(briefing.noise)} (standard deviation)"
+    )
+    limits = {
+        "the start uses": briefing.memory_mb,
+        "soft limit": briefing.memory_soft_limit_mb,
+        "limit": briefing.memory_limit_mb,
+    }
+    if known := [f"{name} {amount:.0f} MB" for name, amount in limits.items() if amount is not None]:
+        yield f"memory: {', '.join(known)}"
+    left = []
+    if briefing.trials_left is not None:
+        left.append(f"{briefing.trials_left} trials with this one")
+    if briefing.seconds_left is not None:
+        left.append(f"{briefing.seconds_left / 3600:.1f} hours")
+    if briefing.max_cost is not None:
+        left.append(f"{max(briefing.max_cost - briefing.cost, 0):.2f} of {briefing.max_cost:.2f} US dollars")
+    if left:
+        yield f"left: {', '.join(left)}"
+    if briefing.running is not None:
+        yield f"being measured now, outcome unknown: {quoted(briefing.running.description)}"
+
+
+def _history(briefing: Briefing) -> Iterator[str]:
+    if not briefing.history:
+        yield "# Trials\n\nNone so far."
+        return
+    lines = [_line(entry) for entry in briefing.history]
+    scored = [
+        entry
+        for entry in briefing.history
+        if entry.verdict in {"kept", "discarded"} and entry.score is not None
+    ]
+    sign = 1 if briefing.direction == "minimize" else -1
+    best = [_line(one) for one in sorted(scored, key=lambda one: sign * (one.score or 0.0))[:BEST]]
+    shown, room = 0, HISTORY - SUMMARY - sum(map(len, best))
+    while shown < len(lines) and (room := room - len(lines[-shown - 1]) - 1) >= 0:
+        shown += 1
+    if best:
+        yield "\n".join(["# The best runs", "", *best])
+    if older := len(lines) - shown:
+        yield "\n".join([f"# The first {older} trials, by what they changed", "", *_kinds(briefing, older)])
+    yield "\n".join(["# Trials, the latest last", "", *lines[older:]])
+
+
+def _advice(briefing: Briefing) -> Iterator[str]:
+    if briefing.advice:
+        lines = "\n".join(one_line(line, 400) for line in briefing.advice.splitlines())
+        yield f"# What a model of the constants has learned from these trials\n\n{lines}"
+
+
+def _line(entry: Entry) -> str:
+    by = f" by {quoted(entry.agent, 40)}" if entry.agent else ""
+    return f"{entry.number:04d} {entry.verdict}{by}: {quoted(entry.description)}: {quoted(entry.reason)}"
+
+
+def _kinds(briefing: Briefing, count: int) -> Iterator[str]:
+    """Yield a line for each set of constants that the first *count* trials changed, most tried first."""
+    kinds: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry, changed in changes(briefing):
+        if entry.number <= briefing.history[count - 1].number:
+            kind = "without a proposal" if entry.unanswered else " + ".join(sorted(changed)) or "code"
+            kinds[kind].append(entry)
+    room, hidden = SUMMARY - HEADINGS, 0
+    for kind, entries in sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0])):
+        line = f"{one_line(kind, 120)}: {_tally(entries, briefing.direction)}"
+        if (room := room - len(line) - 1) < 0:
+            hidden += len(entries)
+        else:
+            yield line
+    if hidden:
+        yield f"others: {hidden} tried"
+
+
+def _tally(entries: Sequence[Entry], direction: Direction) -> str:
+    verdicts: defaultdict[str, int] = defaultdict(int)
+    for entry in entries:
+        verdicts[entry.verdict] += 1
+    differences = [entry.score - entry.baseline for entry in entries if entry.score is not None]
+    text = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
+    if differences:
+        best = min(differences) if direction == "minimize" else max(differences)
+        text += f", at best {figure(best, '+')}"
+    return text
+
+
+def changes(briefing: Briefing) -> Iterator[tuple[Entry, set[str]]]:
+    """Yield each trial with the names of the constants in which it differed from the incumbent."""
+    incumbent: Mapping[str, Value] = constants.values(briefing.start, briefing.device)
+    for entry in briefing.history:
+        names = incumbent.keys() | entry.constants.keys()
+        yield entry, {name for name in names if incumbent.get(name) != entry.constants.get(name)}
+        if entry.verdict == "kept":
+            incumbent = entry.constants

@@ -10,8 +10,6 @@ import random
 import re
 from typing import TYPE_CHECKING, Literal
 
-import pytest
-
 from pytest_autoresearch.agents import constants
 from pytest_autoresearch.agents.briefing import Proposal
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-    from pytest_autoresearch.agents.briefing import Briefing
+    from pytest_autoresearch.agents.briefing import Briefing, Failure
     from pytest_autoresearch.agents.constants import Constant
     from pytest_autoresearch.ledger import Entry, Value
 
@@ -68,8 +66,11 @@ class Tuner:
     of the trial, all else from the history, so a resumed campaign proposes what it would have.
     """
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_autoresearch_propose(self, briefing: Briefing) -> Proposal | None:
+    name = "tuner"
+    sandbox = None
+    takes_time = False
+
+    def propose(self, briefing: Briefing) -> Proposal | None:
         """Return the incumbent with one or two constants changed, None if there is nothing new to try."""
         device = briefing.platform.get("device", "cpu")
         incumbent = {constant.name: constant for constant in constants.find(briefing.script, device)}
@@ -85,6 +86,13 @@ class Tuner:
             if proposal is not None:
                 return proposal
         return None
+
+    def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:  # noqa: ARG002 - an agent's
+        """Leave it: another value is another trial."""
+        return None
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

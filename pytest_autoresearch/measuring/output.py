@@ -28,6 +28,13 @@ LEFTOVER = 1.0  # seconds to read what is left in the pipe once the script has e
 BETWEEN_WEIGHINGS = 0.5  # seconds between looks at the memory that a run uses
 TICK = 0.2  # seconds that a silent run is left alone
 
+# What the last exception of a script is called, by Python, torch, and torch's allocators.
+OUT_OF_MEMORY = re.compile(
+    r"(\[rank\d+\]: )?([\w.]+: )?([\w.]*(MemoryError|OutOfMemoryError)\b"
+    r"|[\w.]*(RuntimeError|AcceleratorError): .*(out of|not enough|can't allocate) memory"
+    r"|[\w.]*(RuntimeError|AcceleratorError): .*_STATUS_ALLOC_FAILED)"
+)
+
 OnLine = Callable[[str], None]
 
 
@@ -41,6 +48,10 @@ class RunFailed(Exception):
 
 class Crashed(RunFailed):
     """The script failed, or gave no usable score."""
+
+
+class OutOfMemory(Crashed):
+    """The script wanted more memory than there is, or than it may use."""
 
 
 class TimedOut(RunFailed):
@@ -84,7 +95,8 @@ def follow(
     Raises:
         TimedOut: it ran longer than *limit* seconds, or than the terms of its handover allow.
         ScoreRefused: what it handed over was refused.
-        Crashed: its exit code was not 0, or it used more than *memory_limit* MiB.
+        Crashed: its exit code was not 0.
+        OutOfMemory: and for that reason, or it used more than *memory_limit* MiB.
     """
     output = Output()
     deadline = math.inf if limit is None else time.monotonic() + limit
@@ -106,7 +118,8 @@ def follow(
             output.add(line)
             on_line(line)
         if code := guarded.wait(EXIT_GRACE):
-            failure = Crashed(_exit_reason(code, output.tail), output.tail)
+            reason = _exit_reason(code, output.tail)
+            failure = (OutOfMemory if _is_memory(output.tail) else Crashed)(reason, output.tail)
     except subprocess.TimeoutExpired:
         failure = TimedOut(f"still running {EXIT_GRACE:.0f} s after it closed its output", output.tail)
     except Over as error:
@@ -119,9 +132,9 @@ def follow(
 
 
 def check_memory(used: float, limit: float, tail: Iterable[str]) -> None:
-    """Raise :class:`Crashed` if more MiB are *used* than the *limit*."""
+    """Raise :class:`OutOfMemory` if more MiB are *used* than the *limit*."""
     if used > limit:
-        raise Crashed(f"it used {used:.0f} MB of memory, its limit is {limit:.0f} MB", tail)
+        raise OutOfMemory(f"it used {used:.0f} MB of memory, its limit is {limit:.0f} MB", tail)
 
 
 def _judged(output: Output, failure: RunFailed | None, handover: Handover | None) -> Output:
@@ -183,6 +196,11 @@ def _log(path: Path | None) -> Iterator[IO[bytes] | None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as record:
         yield record
+
+
+def _is_memory(tail: deque[str]) -> bool:
+    """Tell whether the last words of a script are those of one that has run out of memory."""
+    return any(OUT_OF_MEMORY.match(line.strip()) for line in tail)
 
 
 def _exit_reason(code: int, tail: deque[str]) -> str:

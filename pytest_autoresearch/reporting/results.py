@@ -20,6 +20,7 @@ STATUS: dict[Verdict, str] = {
     "kept": "keep",
     "discarded": "discard",
     "crashed": "crash",
+    "out of memory": "crash",
     "timeout": "crash",
     "refused": "crash",
 }
@@ -70,7 +71,7 @@ def summary(campaign: Campaign, metric: str) -> list[str]:
     lines += sorted(kinds)
     kept = [entry for entry in entries if entry.verdict == "kept"]
     lines += [f"  {entry.number:04d}  {figure(entry.score or 0)}  {entry.description}" for entry in kept]
-    lines += _memory(campaign)
+    lines += [*_agents(entries), *_memory(campaign)]
     return [
         *lines,
         *_gained(campaign, metric),
@@ -78,6 +79,18 @@ def summary(campaign: Campaign, metric: str) -> list[str]:
         f"kept trials: git log refs/autoresearch/{tag}/0000..autoresearch/{tag}",
         f"all trials:  git log --no-walk --glob='refs/autoresearch/{tag}/*'",
     ]
+
+
+def _agents(entries: Sequence[Entry]) -> Iterator[str]:
+    """Say who proposed how often, and what it cost, where there was a choice or a cost."""
+    counts = Counter(entry.agent or "others" for entry in entries if not entry.unanswered)
+    cost = sum(entry.usage.cost for entry in entries)
+    unanswered = sum(entry.unanswered for entry in entries)
+    if len(counts) > 1 or cost or unanswered:
+        parts = [f"{agent} {count}" for agent, count in counts.most_common()]
+        parts += [f"nobody {unanswered}"] * bool(unanswered)
+        parts += [f"{cost:.2f} US dollars"] * bool(cost)
+        yield f"proposals: {', '.join(parts)}"
 
 
 def _gained(campaign: Campaign, metric: str) -> Iterator[str]:
