@@ -123,6 +123,7 @@ def campaign(
     script: str = SCRIPT,
     tag: str = "test",
     direction: Literal["minimize", "maximize"] = "minimize",
+    failure: Verdict = "crashed",
 ) -> Campaign:
     sign = 1 if direction == "minimize" else -1
     best = objective(constants.values(script, device))
@@ -136,7 +137,7 @@ def campaign(
         known = constants.values(proposal.source, device)
         score = objective(known)
         kept = score is not None and sign * score < sign * run.best
-        verdict: Verdict = "crashed" if score is None else "kept" if kept else "discarded"
+        verdict: Verdict = failure if score is None else "kept" if kept else "discarded"
         run.proposals.append(proposal)
         run.incumbents.append(run.script)
         run.history.append(dataclasses.replace(entry(number, known, score, verdict), baseline=run.best))
@@ -174,13 +175,13 @@ def forty(device: Device) -> Campaign:
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
-def test_forty_proposals_are_sound_and_change_one_or_two_constants(device: Device) -> None:
+def test_forty_proposals_are_sound_and_change_a_few_constants(device: Device) -> None:
     run = forty(device)
     assert len(run.proposals) == 40
     for proposal, incumbent in zip(run.proposals, run.incumbents, strict=True):
         edits.check(proposal.source, incumbent, device, FIXED)
         names = changed(incumbent, proposal.source, device)
-        assert 1 <= len(names) <= 2
+        assert 1 <= len(names) <= 3
         assert set(names) <= set(TUNED)
         assert [change.split()[0] for change in proposal.description.split(", ")] == names
     outcomes = [tuple(tried.constants.items()) for tried in run.history]
@@ -195,18 +196,30 @@ def test_only_the_column_of_the_device_is_edited(device: Device, other: Device) 
     assert changed(SCRIPT, forty(device).script, device)
 
 
-def test_every_constant_is_first_moved_once_integers_one_step_down() -> None:
-    run = campaign(lambda _: 3.0, len(TUNED))
-    assert [proposal.description for proposal in run.proposals[: len(SIZES)]] == [
+def test_every_integer_is_first_moved_one_step_down() -> None:
+    run = campaign(lambda _: 3.0, len(SIZES))
+    assert [proposal.description for proposal in run.proposals] == [
         "DEPTH 4 -> 2",
         "ASPECT_RATIO 64 -> 32",
         "HEAD_DIM 32 -> 16",
         "TOTAL_BATCH_SIZE 2**12 -> 2**11",
         "DEVICE_BATCH_SIZE 16 -> 8",
     ]
-    assert [changed(SCRIPT, proposal.source, "cpu") for proposal in run.proposals] == [
-        [name] for name in TUNED
-    ]
+
+
+def test_what_is_being_measured_is_not_proposed_again() -> None:
+    running = propose(brief())
+    assert running is not None
+    ahead = propose(dataclasses.replace(brief(number=2), running=running))
+    assert ahead is not None
+    assert (running.description, ahead.description) == ("DEPTH 4 -> 2", "ASPECT_RATIO 64 -> 32")
+
+
+def test_a_step_that_an_assert_forbids_is_taken_with_another() -> None:
+    script = "TOTAL = 2**12\nOTHER = 16\nDEVICE = 2**12\nassert TOTAL % DEVICE == 0\n"
+    proposal = propose(brief(script))
+    assert proposal is not None
+    assert proposal.description == "TOTAL 2**12 -> 2**11, DEVICE 2**12 -> 2**11"
 
 
 def test_a_step_down_that_was_kept_is_taken_once_more() -> None:
@@ -277,13 +290,25 @@ def test_crashes_are_not_repeated_and_become_rare() -> None:
     assert len({tuple(tried.constants.items()) for tried in run.history}) == 60
 
 
+def test_what_runs_out_of_memory_becomes_rare() -> None:
+    def small(known: Mapping[str, Value]) -> float | None:
+        size = float(known["DEPTH"]) * float(known["WIDTH"]) * float(known["ROWS"])
+        return None if size > 8 * 512 * 32 * 1.5 else 3.0 - math.log2(size) / 10
+
+    script = "DEPTH = 8\nWIDTH = 512\nROWS = 32\nMATRIX_LR = 0.04\nSOFTCAP = 15.0\n"
+    run = campaign(small, 60, script=script, failure="out of memory")
+    failed = [tried.verdict == "out of memory" for tried in run.history]
+    assert sum(failed) <= 15
+    assert run.best < 3.0 - math.log2(8 * 512 * 32 * 1.2) / 10, "though larger is better"
+
+
 def test_every_verdict_is_told() -> None:
     start = constants.values(SCRIPT, "cpu")
     rng = random.Random(0)
-    verdicts: list[Verdict] = ["kept", "discarded", "crashed", "timeout", "refused"]
+    verdicts: list[Verdict] = ["kept", "discarded", "crashed", "out of memory", "timeout", "refused"]
     history = [
         entry(number, {name: varied(name, value, rng) for name, value in start.items()}, 2.0, verdict)
-        for number, verdict in enumerate(verdicts * 6, start=1)
+        for number, verdict in enumerate(verdicts * 5, start=1)
     ]
     history.append(entry(31, {}, None, "refused"))
     history.append(entry(32, {"DEPTH": "a word", "SOFTCAP": -1.0, "ADAM_BETAS[0]": True}, 1.0))
@@ -462,7 +487,8 @@ def test_constants_that_came_or_went_are_left_alone() -> None:
         history.append(entry(number, constants.values(proposal.source, "cpu")))
 
 
-def test_a_thousand_trials_are_rebuilt_in_time() -> None:
+@pytest.mark.parametrize(("count", "seconds"), [(288, 3), (10_000, 9)])  # machines are slow at times
+def test_long_histories_are_learned_in_time(count: int, seconds: float) -> None:
     start = constants.values(SCRIPT, "cpu")
     rng = random.Random(0)
     history = [
@@ -471,25 +497,20 @@ def test_a_thousand_trials_are_rebuilt_in_time() -> None:
             start | {name: varied(name, start[name], rng) for name in rng.sample(TUNED, 3)},
             rng.random(),
         )
-        for number in range(1, 1001)
+        for number in range(1, count + 1)
     ]
-    propose(brief())  # so that the import of optuna is not counted
-    began = time.perf_counter()
+    propose(brief())  # so that the import of numpy is not counted
+    began = time.process_time()
     assert propose(brief(history=history)) is not None
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < seconds
 
 
-def test_optuna_is_imported_late_and_left_as_it_was() -> None:
+def test_numpy_is_imported_late() -> None:
     code = (
-        "import sys, pytest_autoresearch.agents.tuner; assert 'optuna' not in sys.modules;"
+        "import sys, pytest_autoresearch.agents.tuner; assert 'numpy' not in sys.modules;"
         "import pytest_autoresearch.agents.edits; assert 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    propose(brief())
-    assert optuna.logging.get_verbosity() == before
 
 
 def test_it_says_nothing(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:

@@ -62,10 +62,15 @@ def made(name: str, settings: Settings) -> Agent:
         from pytest_autoresearch.agents.command import Command
 
         return Command(name, settings)
+    if kind == "hybrid":
+        from pytest_autoresearch.agents.hybrid import Hybrid
+
+        require("numpy", "tuner")
+        return Hybrid(made(rest or "claude", settings))
     if name == "tuner":
         from pytest_autoresearch.agents.tuner import Tuner
 
-        require("optuna", "tuner")
+        require("numpy", "tuner")
         return Tuner()
     if kind == "claude":
         from pytest_autoresearch.agents.claude import Claude

@@ -1,30 +1,41 @@
-"""Optuna over the constants of the script: the default agent, and the one that others have to beat."""
+"""A model of the script's constants: the default agent, and the one that others have to beat."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import math
-import random
-import re
-from typing import TYPE_CHECKING, Literal
+import itertools
+from typing import TYPE_CHECKING
 
 from pytest_autoresearch.agents import constants
 from pytest_autoresearch.agents.briefing import Proposal
+from pytest_autoresearch.agents.space import WHOLE, Axis, space
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
+    import numpy as np
+    from numpy.typing import NDArray
 
     from pytest_autoresearch.agents.briefing import Briefing, Failure
-    from pytest_autoresearch.agents.constants import Constant
+    from pytest_autoresearch.agents.surrogate import Risk, Surrogate
     from pytest_autoresearch.ledger import Entry, Value
 
-Scale = Literal["octave", "integer", "log", "complement", "linear", "choice"]
+    Array = NDArray[np.float64]
+
+FREE = 3  # constants that move at once, at most
+ADVISED = 3  # proposals that another agent is told of
+DRAWS = 500  # that the model chooses from
+KNOWN = 200  # trials that the model is made of, those nearest to the incumbent
+RISKY = 0.03  # the probability of a failure from which on values are left alone
+REACH = 0.12  # the standard deviation of a size's moves, of its range
+OCTAVES = 0.36  # the same of powers of two, whose range has few steps
+FAR = 0.1  # how often a size moves anywhere
+COUPLED = 0.5  # how often another size goes down with one that moves: what an assert needs, or memory
+DOUBT = 2.0  # how much less sure of itself the model is taken to be: it has seen the best only
+REMEMBERED = 1000  # trials that tell what fails, the latest
+BLUR = 20  # differences of so many times the noise, and smaller ones, are told on a linear scale
+FAILED = ("crashed", "out of memory", "timeout")
 
 
 class Tuner:
@@ -51,16 +62,27 @@ class Tuner:
     overrules all of this: ``# tune: fixed``, ``# tune: 1e-3..1e-1``, ``# tune: "L" | "SL" |
     "SSSL"``, after other words or alone. A comment that cannot be read so is prose.
 
-    **What is proposed.** First every constant is moved once, alone. Integers come first, in the
-    order of the script and one step down, an octave or half: under a fixed time budget a cheaper
-    step buys more steps, which was the first large gain of upstream's own session on an H100; a step
-    down that was kept is taken once more (the pattern move of Hooke and Jeeves, 1961). Then the
-    others, at random. After that one or two constants a trial are free around the incumbent
-    and come from TPE (Bergstra et al., 2011; Optuna's is multivariate), which learns their good
-    values from the whole history, whoever proposed it; what crashed, ran out of time or was refused
-    counts as worse than any score. Floats have three significant digits, of 1-β for a β. Nothing is
-    proposed that a module-level assert forbids or that has been tried; when some two hundred draws
-    give nothing new, the space counts as exhausted.
+    **What is proposed.** First every integer is moved once, alone, in the order of the script and one step
+    down, an octave or half: under a fixed time budget a cheaper step buys more steps, which was the first
+    large gain of upstream's own session on an H100. A step down that was kept is taken once more (the
+    pattern move of Hooke and Jeeves, 1961). A step that a module-level assert forbids is taken together with
+    one of another integer.
+
+    After that, up to three constants are free around the incumbent, sizes (the integers) mostly near their
+    values and the others anywhere in their ranges. Of five hundred such draws the one is proposed that
+    promises the largest improvement (Mockus, 1975; Jones et al., 1998), by a Gaussian process that has
+    learned from the trials nearest to the incumbent, whoever proposed them. It sees logarithms of how far a
+    score is from the best, so what is good counts more than how bad the bad is; trials that failed it does
+    not see. With a size that moves, another one often goes a step down, for that is what asserts and memory
+    ask for.
+
+    **What fails.** How probable it is that values crash, run out of memory or out of time is told by a
+    logistic regression, which begins with the belief that more of a size is more likely to fail. What has
+    no less of any size than a trial that ran out of memory counts as certain to fail. Draws above three in
+    a hundred are left alone while there are others. Nothing is proposed that a module-level assert forbids,
+    that has been tried or that is being measured; when no draw is new, the space counts as exhausted.
+
+    Floats have three significant digits, of 1-β for a β.
 
     **Resuming.** Nothing is kept between calls: the seed comes from the campaign's tag and the number
     of the trial, all else from the history, so a resumed campaign proposes what it would have.
@@ -71,21 +93,8 @@ class Tuner:
     takes_time = False
 
     def propose(self, briefing: Briefing) -> Proposal | None:
-        """Return the incumbent with one or two constants changed, None if there is nothing new to try."""
-        device = briefing.platform.get("device", "cpu")
-        incumbent = {constant.name: constant for constant in constants.find(briefing.script, device)}
-        at = {name: constant.value for name, constant in incumbent.items()}
-        axes = [axis for axis in _space(briefing.start, device) if axis.takes(at.get(axis.name))]
-        tried = {frozenset(known.items()) for known in (at, *(entry.constants for entry in briefing.history))}
-        for move in _moves(briefing, axes, at):
-            outcome = frozenset({**at, **move}.items())
-            if outcome in tried:
-                continue
-            tried.add(outcome)
-            proposal = _proposal(briefing, axes, incumbent, move)
-            if proposal is not None:
-                return proposal
-        return None
+        """Return the incumbent with a few constants changed, None if there is nothing new to try."""
+        return _Search(briefing).proposal()
 
     def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:  # noqa: ARG002 - an agent's
         """Leave it: another value is another trial."""
@@ -94,296 +103,203 @@ class Tuner:
     def close(self) -> None:
         """There is nothing to close."""
 
+    def advice(self, briefing: Briefing) -> str:
+        """Return what the tuner knows of each constant, and what it would propose, for another agent."""
+        return "\n".join(_Search(briefing).advice())
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Axis:
-    """Where one constant may go. A position is a value on its scale: the exponent of an octave, 1-β."""
+class _Model:
+    """What was learned from the trials; values are lower for better scores."""
 
-    name: str
-    scale: Scale
-    low: float = 0
-    """The lowest position."""
-    high: float = 0
-    """The highest position, inclusive."""
-    choices: tuple[Value, ...] = ()
-
-    def takes(self, value: Value | None) -> bool:
-        """Tell whether a constant of this *value* is still of the axis's kind, in its range or not."""
-        return value is not None and (self.scale == "choice" or not isinstance(value, str | bool))
-
-    def position(self, value: Value | None) -> Value | None:
-        """Return where *value* lies, None if that is not on the axis."""
-        if self.scale == "choice":
-            return value if value in self.choices else None
-        if value is None or isinstance(value, str | bool):
-            return None
-        if self.scale == "octave":
-            position: float = int(math.log2(value)) if _is_octave(value) else -1
-        elif self.scale == "integer":
-            position = int(value) if value == int(value) else -1
-        else:
-            position = round(1 - value, 12) if self.scale == "complement" else value
-        return position if self.low <= position <= self.high else None
-
-    def value(self, position: Value) -> Value:
-        """Return the value at *position*, rounded as it will be written."""
-        if self.scale == "choice" or isinstance(position, str):
-            return position
-        if self.scale in _WHOLE:
-            return 2 ** int(position) if self.scale == "octave" else int(position)
-        # Rounding must not leave the range: the position could not be told to the sampler any more.
-        rounded = min(max(float(f"{position:.3g}"), self.low), self.high)
-        return round(1 - rounded, 12) if self.scale == "complement" else rounded
-
-    def step_down(self, value: Value) -> Value | None:
-        """Return the next lower octave or the half of an integer, None if the range holds none."""
-        if isinstance(value, str) or self.scale not in _WHOLE:
-            return None
-        position = (int(value) - 1).bit_length() - 1 if self.scale == "octave" else round(value / 2)
-        lower = self.value(min(max(position, self.low), self.high))
-        return lower if not isinstance(lower, str) and lower < value else None
-
-    def text(self, value: Value, written: str) -> str:
-        """Return *value* in the style in which the constant was *written*."""
-        if isinstance(value, str):
-            return repr(value) if written.startswith("'") else json.dumps(value, ensure_ascii=False)
-        if self.scale == "octave" and "**" in written:
-            return f"2**{int(math.log2(value))}"
-        return repr(value)
-
-    def distribution(self) -> BaseDistribution:
-        """Return where Optuna may draw a position from."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-        if self.scale == "choice":
-            return CategoricalDistribution(self.choices)
-        if self.scale in _WHOLE:
-            return IntDistribution(int(self.low), int(self.high))
-        return FloatDistribution(self.low, self.high, log=self.scale != "linear")
+    surrogate: Surrogate
+    best: float
+    """The value of the incumbent."""
 
 
-_WHOLE = ("octave", "integer")
-_FROM_ZERO = ("complement", "linear")
-_COUNT = "DEPTH|LAYERS?"
-_SHARE = "RATIO|FRAC|FRACTION|DROPOUT|PROB"
-_MOMENTUM = "BETAS?|MOMENTUM"
-_NO_HYPERPARAMETER = (
-    "SEED|PATH|DIR|FILE|URL|NAME|VERSION|EVAL|BUDGET|TIMEOUT|VOCAB|FLOPS|DTYPE|LOG|PRINT|VERBOSE|DEBUG"
-    "|EVERY|INTERVAL|WORKERS|THREADS|PORT|COMPILE|MAX_LOSS"
-)
+class _Search:
+    """The next trial of one campaign."""
 
+    def __init__(self, briefing: Briefing) -> None:
+        self._briefing, self._device = briefing, briefing.device
+        self._incumbent = {known.name: known for known in constants.find(briefing.script, self._device)}
+        self._at = {name: constant.value for name, constant in self._incumbent.items()}
+        self._start = constants.values(briefing.start, self._device)
+        every = space(briefing.start, self._device)
+        self._axes = [axis for axis in every if axis.takes(self._at.get(axis.name))]
+        self._wholes = [axis for axis in self._axes if axis.scale in WHOLE]
+        self._known = [entry.constants for entry in briefing.history]
+        if briefing.running is not None:
+            self._known.append(constants.values(briefing.running.source, self._device))
+        self._tried = {frozenset(values.items()) for values in (self._at, *self._known)}
 
-def _space(script: str, device: str) -> list[_Axis]:
-    """Return the axes of the constants of *script* that are to be tuned, in its order."""
-    axes = (_axis(constant, device) for constant in constants.find(script, device))
-    return [axis for axis in axes if axis is not None]
+    def proposal(self) -> Proposal | None:
+        """Return the best proposal, None if there is none."""
+        return next(self.proposals(), None)
 
+    def proposals(self) -> Iterator[Proposal]:
+        """Yield what is new and allowed, the best first."""
+        for move in self._moves() if self._axes else ():
+            outcome = frozenset({**self._at, **move}.items())
+            if outcome not in self._tried:
+                self._tried.add(outcome)
+                if proposal := self._proposal(move):
+                    yield proposal
 
-def _axis(constant: Constant, device: str) -> _Axis | None:
-    name, value = constant.name, constant.value
-    told = _told(constant.comment, device)
-    if told == "fixed" or (told is None and _named(name, _NO_HYPERPARAMETER)):
-        return None
-    if isinstance(told, list):
-        return _Axis(name, "choice", choices=tuple(dict.fromkeys([value, *told])))
-    if isinstance(value, bool):
-        return _Axis(name, "choice", choices=(False, True))
-    if isinstance(value, str):
-        return None
-    scale = _scale(name, value)
-    if told is not None:
-        scale, low, high = _told_range(scale, *told)
-    elif 0 < value < 2**53 or scale in _FROM_ZERO:  # larger ones are masks and primes
-        low, high = _range(scale, value)
-    else:
-        return None
-    return _Axis(name, scale, low, high) if low < high else None
+    def advice(self) -> Iterator[str]:
+        """Yield a line for each constant, and for each of the proposals that come next."""
+        if not self._axes:
+            yield "nothing can be tuned"
+            return
+        model = self._model() if self._briefing.history else None
+        for axis in self._axes:
+            line = f"{axis.name}: {axis.span}, now {self._at[axis.name]!r}"
+            if model is not None:
+                line += f", model prefers {self._preferred(model, axis)!r}"
+            yield line
+        for number, proposal in enumerate(itertools.islice(self.proposals(), ADVISED), 1):
+            yield f"the tuner's choice {number}: {proposal.description}"
 
+    def _moves(self) -> Iterator[Mapping[str, Value]]:
+        """Yield new values of a few constants, those to prefer first."""
+        history = self._briefing.history
+        if history and history[-1].verdict == "kept":
+            yield from self._again()
+        for axis in self._wholes:
+            seen = {values.get(axis.name, self._start[axis.name]) for values in self._known}
+            if seen <= {self._start[axis.name]}:
+                yield from self._down(axis)
+        yield from self._drawn()
 
-def _named(name: str, words: str) -> bool:
-    return re.search(rf"(^|_)({words})\d*(_|\[|$)", name) is not None
+    def _again(self) -> Iterator[Mapping[str, Value]]:
+        """Yield one more step down, if that is what the last trial was kept for."""
+        kept = [
+            self._start,
+            *(entry.constants for entry in self._briefing.history if entry.verdict == "kept"),
+        ]
+        before, now = kept[-2:]
+        moved = [axis for axis in self._axes if before.get(axis.name) != now.get(axis.name)]
+        if all(
+            axis.name in before and axis.step_down(before[axis.name]) == now.get(axis.name) for axis in moved
+        ):
+            for axis in moved:
+                yield from self._down(axis)
 
-
-def _scale(name: str, value: float) -> Scale:
-    if isinstance(value, int):
-        return "octave" if value >= 8 and _is_octave(value) and not _named(name, _COUNT) else "integer"
-    if _named(name, _MOMENTUM) and 0 <= value < 1:
-        return "complement"
-    return "linear" if _named(name, _SHARE) and 0 <= value <= 1 else "log"
-
-
-def _range(scale: Scale, value: float) -> tuple[float, float]:
-    """Return the lowest and the highest position around the start *value*."""
-    match scale:
-        case "octave":
-            return math.log2(value) - 2, math.log2(value) + 2
-        case "integer":
-            return max(1, value // 2), 2 * value
-        case "complement":
-            return round((1 - value) / 4, 12), round(min(1, 4 * (1 - value)), 12)
-        case "log":
-            return value / 4, 4 * value
-    return 0, 1
-
-
-def _told_range(scale: Scale, low: float, high: float) -> tuple[Scale, float, float]:
-    """Return the scale and the positions of a range from a comment; linear where *scale* cannot be."""
-    if scale == "octave" and _is_octave(low) and _is_octave(high):
-        return scale, math.log2(low), math.log2(high)
-    if scale in _WHOLE:
-        return "integer", math.ceil(low), math.floor(high)
-    if scale == "complement" and high < 1:
-        return scale, round(1 - high, 12), round(1 - low, 12)
-    return ("log" if scale == "log" and low > 0 else "linear"), low, high
-
-
-def _is_octave(value: float) -> bool:
-    return value >= 1 and value == 2 ** int(math.log2(value))
-
-
-def _told(comment: str, device: str) -> Literal["fixed"] | tuple[float, float] | list[Value] | None:
-    """Return what *comment* says after ``tune:``, a range as (lowest, highest); None if nothing."""
-    match = re.search(r"\btune:\s*(.+)", comment)
-    if match is None or re.match(r"fixed\b", match[1]):
-        return match and "fixed"
-    try:
-        if ends := re.match(r"([^\s|]+?)\.\.([^\s,;|]+)", match[1]):
-            low, high = (constants.literal(end, device) for end in ends.groups())
-            if isinstance(low, int | float) and isinstance(high, int | float) and low < high:
-                return low, high
-        elif "|" in match[1]:
-            choices = [constants.literal(choice, device) for choice in match[1].split("|")]
-            return [choice for choice in choices if not isinstance(choice, tuple)]
-    except (constants.Unknown, ZeroDivisionError):
-        pass
-    return None
-
-
-def _moves(
-    briefing: Briefing, axes: Sequence[_Axis], at: Mapping[str, Value]
-) -> Iterator[Mapping[str, Value]]:
-    """Yield new values of one or two constants, those to prefer first; *at* is the incumbent's."""
-    if not axes:
-        return
-    start = constants.values(briefing.start, briefing.platform.get("device", "cpu"))
-    if briefing.history and briefing.history[-1].verdict == "kept":
-        yield from _again(briefing.history, axes, start)
-    for axis in sorted(axes, key=lambda axis: axis.scale not in _WHOLE):
-        seen = {entry.constants.get(axis.name, start[axis.name]) for entry in briefing.history}
-        if seen <= {start[axis.name]}:
-            yield from _first_moves(briefing, axis, at[axis.name])
-    rng = random.Random(_seed(briefing, "free"))
-    for attempt in range(4):
-        free = rng.sample(axes, k=min(len(axes), rng.choice((1, 2))))
-        yield from _draws(_learned(briefing, free, start, attempt), free, 8)
-    by_chance = _unlearned(briefing, "chance")
-    for _ in range(200):
-        free = rng.sample(axes, k=min(len(axes), rng.choice((1, 2))))
-        yield from _draws(by_chance, free, 1)
-
-
-def _again(
-    history: Sequence[Entry], axes: Sequence[_Axis], start: Mapping[str, Value]
-) -> Iterator[Mapping[str, Value]]:
-    """Yield one more step down, if that is what the last trial was kept for."""
-    kept = [start, *(entry.constants for entry in history if entry.verdict == "kept")]
-    before, now = kept[-2:]
-    moved = [axis for axis in axes if before.get(axis.name) != now.get(axis.name)]
-    if len(moved) == 1 and (name := moved[0].name) in before and name in now:
-        lower = moved[0].step_down(now[name])
-        if lower is not None and moved[0].step_down(before[name]) == now[name]:
-            yield {name: lower}
-
-
-def _first_moves(briefing: Briefing, axis: _Axis, value: Value) -> Iterator[Mapping[str, Value]]:
-    lower = axis.step_down(value)
-    if lower is not None:
+    def _down(self, axis: Axis) -> Iterator[Mapping[str, Value]]:
+        """Yield a step down, with one of another integer where it is forbidden alone."""
+        if (lower := axis.step_down(self._at[axis.name])) is None:
+            return
         yield {axis.name: lower}
-    else:
-        # TPE has only ever seen the start here and would hardly leave it.
-        yield from _draws(_unlearned(briefing, axis.name), [axis], 8)
+        if self._proposal({axis.name: lower}) is None:
+            for other in self._wholes:
+                also = other.step_down(self._at[other.name])
+                if other is not axis and also is not None:
+                    yield {axis.name: lower, other.name: also}
+
+    def _drawn(self) -> Iterator[Mapping[str, Value]]:
+        """Yield draws around the incumbent, the most promising first."""
+        import numpy as np
+
+        from pytest_autoresearch.agents.surrogate import expected_improvement
+
+        rng = np.random.default_rng(self._seed())
+        draws = [self._draw(rng) for _ in range(DRAWS)]
+        points = self._points([{**self._at, **draw} for draw in draws])
+        risk = self._risk().of(points)
+        promise = 1 - risk
+        if self._briefing.history:
+            model = self._model()
+            means, spreads = model.surrogate.predict(points)
+            promise *= expected_improvement(means, DOUBT * spreads, model.best)
+        for index in np.lexsort((-promise, risk >= RISKY)):
+            yield draws[index]
+
+    def _draw(self, rng: np.random.Generator) -> dict[str, Value]:
+        count = min(len(self._axes), int(rng.integers(1, FREE + 1)))
+        draw = {}
+        for index in rng.choice(len(self._axes), count, replace=False):
+            axis = self._axes[index]
+            unit = rng.random()
+            if axis.scale in WHOLE and rng.random() > FAR:
+                reach = OCTAVES if axis.scale == "octave" else REACH
+                unit = axis.unit(self._at[axis.name]) + reach * rng.standard_normal()
+            draw[axis.name] = axis.at(min(max(unit, 0.0), 1.0))
+        if any(axis.name in draw for axis in self._wholes) and rng.random() < COUPLED:
+            other = self._wholes[int(rng.integers(len(self._wholes)))]
+            lower = other.step_down(draw.get(other.name, self._at[other.name]))
+            if lower is not None:
+                draw[other.name] = lower
+        return draw
+
+    def _model(self) -> _Model:
+        """Learn from the trials nearest to the incumbent, and from the start."""
+        import numpy as np
+
+        from pytest_autoresearch.agents.surrogate import Surrogate
+
+        sign = 1 if self._briefing.direction == "minimize" else -1
+        tried = [(entry.constants, entry.score) for entry in self._briefing.history if _is_scored(entry)]
+        tried.append((self._start, self._briefing.history[0].baseline))
+        points = self._points([values for values, _ in tried])
+        losses = sign * np.array([score for _, score in tried], dtype=float)
+        losses -= losses.min()
+        origin = self._point(self._at)
+        near = np.argsort(-((points - origin) ** 2).sum(1), kind="stable")[-KNOWN:]  # the nearest last
+        points, losses = points[near], losses[near]
+        blur = max(BLUR * self._briefing.noise, losses.max() / 1000, 1e-12)
+        choices = np.array([axis.scale == "choice" for axis in self._axes])
+        surrogate = Surrogate(points, np.log(losses + blur), choices)
+        return _Model(surrogate, float(surrogate.predict(origin[None])[0][0]))
+
+    def _risk(self) -> Risk:
+        """Learn what fails from the latest trials."""
+        import numpy as np
+
+        from pytest_autoresearch.agents.surrogate import Risk
+
+        history = [entry for entry in self._briefing.history if entry.verdict != "refused"][-REMEMBERED:]
+        points = self._points([self._start, *(entry.constants for entry in history)])
+        failed = np.array([False, *(entry.verdict in FAILED for entry in history)])
+        sizes = np.array([axis.scale in WHOLE for axis in self._axes])
+        large = np.array([False, *(entry.verdict == "out of memory" for entry in history)])
+        return Risk(points, failed, large, sizes, self._point(self._at))
+
+    def _preferred(self, model: _Model, axis: Axis) -> Value:
+        """Return the value of *axis* that the model likes best, all others being the incumbent's."""
+        import numpy as np
+
+        values = list(dict.fromkeys(axis.at(unit) for unit in np.linspace(0, 1, 25).tolist()))
+        means, _ = model.surrogate.predict(self._points([{**self._at, axis.name: value} for value in values]))
+        return values[int(means.argmin())]
+
+    def _points(self, known: Sequence[Mapping[str, Value]]) -> Array:
+        """Return where values lie in the unit cube of the axes."""
+        import numpy as np
+
+        return np.array([[axis.unit(values.get(axis.name)) for axis in self._axes] for values in known])
+
+    def _point(self, values: Mapping[str, Value]) -> Array:
+        point: Array = self._points([values])[0]
+        return point
+
+    def _seed(self) -> int:
+        """Return a seed of 32 bits, the same in every process."""
+        text = repr((self._briefing.tag, self._briefing.number))
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
+
+    def _proposal(self, move: Mapping[str, Value]) -> Proposal | None:
+        """Return the incumbent with *move* written into it, None if an assert forbids it."""
+        texts = {
+            self._incumbent[axis.name]: axis.text(move[axis.name], self._incumbent[axis.name].text)
+            for axis in self._axes
+            if axis.name in move and move[axis.name] != self._at[axis.name]
+        }
+        source = constants.splice(self._briefing.script, texts)
+        if constants.broken_assert(source, self._device, self._briefing.fixed) is not None:
+            return None
+        changes = (f"{old.name} {' '.join(old.text.split())} -> {new}" for old, new in texts.items())
+        return Proposal(source, ", ".join(changes))
 
 
-def _draws(study: optuna.Study, free: Sequence[_Axis], count: int) -> Iterator[Mapping[str, Value]]:
-    for _ in range(count):
-        # TPE takes a trial that was asked for and never told for a bad one, so it does not insist.
-        trial = study.ask({axis.name: axis.distribution() for axis in free})
-        yield {axis.name: axis.value(trial.params[axis.name]) for axis in free}
-
-
-def _learned(
-    briefing: Briefing, free: Sequence[_Axis], start: Mapping[str, Value], attempt: int
-) -> optuna.Study:
-    """Return a study that knows the history, as far as it is about the constants that are *free*.
-
-    The others stay the incumbent's; leaving them out is all that ``PartialFixedSampler`` would do.
-    """
-    import optuna
-
-    study = _study(briefing, optuna.samplers.TPESampler(seed=_seed(briefing, "learned", attempt)))
-    distributions = {axis.name: axis.distribution() for axis in free}
-    for known, score in _observations(briefing, start):
-        positions = {axis.name: axis.position(known.get(axis.name)) for axis in free}
-        if None not in positions.values():
-            # TPE learns from pruned trials; failed ones it ignores.
-            state = optuna.trial.TrialState.PRUNED if score is None else optuna.trial.TrialState.COMPLETE
-            study.add_trial(
-                optuna.trial.create_trial(
-                    state=state, value=score, params=positions, distributions=distributions
-                )
-            )
-    return study
-
-
-def _unlearned(briefing: Briefing, purpose: str) -> optuna.Study:
-    """Return a study that draws by chance."""
-    import optuna
-
-    return _study(briefing, optuna.samplers.RandomSampler(seed=_seed(briefing, purpose)))
-
-
-def _study(briefing: Briefing, sampler: BaseSampler) -> optuna.Study:
-    import optuna
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every new study
-    try:
-        return optuna.create_study(sampler=sampler, direction=briefing.direction)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-def _observations(
-    briefing: Briefing, start: Mapping[str, Value]
-) -> Iterator[tuple[Mapping[str, Value], float | None]]:
-    """Yield the constants and the score of all that was tried; None for what gave none to rely on."""
-    if briefing.history:
-        yield start, briefing.history[0].baseline
-    for entry in briefing.history:
-        yield entry.constants, entry.score if entry.verdict in {"kept", "discarded"} else None
-
-
-def _seed(briefing: Briefing, *purpose: str | int) -> int:
-    """Return a seed of 32 bits, the same in every process."""
-    text = repr((briefing.tag, briefing.number, *purpose))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
-
-
-def _proposal(
-    briefing: Briefing,
-    axes: Sequence[_Axis],
-    incumbent: Mapping[str, Constant],
-    move: Mapping[str, Value],
-) -> Proposal | None:
-    """Return the incumbent with *move* written into it, None if an assert forbids it."""
-    device = briefing.platform.get("device", "cpu")
-    texts = {
-        incumbent[axis.name]: axis.text(move[axis.name], incumbent[axis.name].text)
-        for axis in axes
-        if axis.name in move and move[axis.name] != incumbent[axis.name].value
-    }
-    source = constants.splice(briefing.script, texts)
-    if constants.broken_assert(source, device, briefing.fixed) is not None:
-        return None
-    changes = (f"{old.name} {' '.join(old.text.split())} -> {new}" for old, new in texts.items())
-    return Proposal(source, ", ".join(changes))
+def _is_scored(entry: Entry) -> bool:
+    return entry.verdict in {"kept", "discarded"} and entry.score is not None

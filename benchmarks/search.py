@@ -1,0 +1,298 @@
+"""How well the tuner searches, on a real landscape, against what others would do with as many runs.
+
+    python benchmarks/search.py [--runs 288] [--repetitions 20] [--only NAME ...]
+
+The landscape is that of ``surface.py``, the ranges are the study's, and each run adds normal noise of 0.0004.
+The table has the true score of the best version so far after so many runs. Random search, TPE with all
+constants, CMA-ES and TPE with one to three constants free around the best are Optuna's with its defaults;
+they run a proposal once and keep it if it is lower. The tuner and the hybrid have the package's judge, whose
+repeats and whose three runs of the first baseline are runs like the others. What a module-level assert
+forbids costs nobody a run. The hybrid's language model is a stand-in: of the three proposals that the tuner
+would make next it takes, with a probability of 0.7, the one that is truly best, and else any.
+
+What the study's own searches had measured after as many runs comes last, their best single scores. They ran
+on the GPU and not on the landscape, so compare only rows of one table. The landscape is smooth as the
+tuner's own model is, though it is made of other features. Needs the extra ``benchmarks`` and cmaes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import concurrent.futures
+import functools
+import itertools
+import math
+import random
+import re
+import statistics
+import time
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+import optuna
+from surface import DEVICE, FIXED, Runs, Shipped, landscape, rows
+
+from pytest_autoresearch.agents import constants
+from pytest_autoresearch.agents.agent import NoAnswer
+from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal
+from pytest_autoresearch.agents.hybrid import Hybrid
+from pytest_autoresearch.agents.space import WHOLE, Axis, space
+from pytest_autoresearch.agents.tuner import Tuner
+from pytest_autoresearch.judge import CONFIDENCE
+from pytest_autoresearch.ledger import Entry, Value
+from pytest_autoresearch.measuring.measurement import Measurement
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.agents.agent import Agent
+    from pytest_autoresearch.ledger import Verdict
+
+SPREAD = 0.0004
+RIGHT = 0.7  # how often the stand-in knows which of the tuner's choices is best
+COLUMNS = 48, 96, 288
+START = """\
+from prepare import MAX_SEQ_LEN
+
+DEPTH = 8  # tune: 4..24
+ASPECT_RATIO = 64  # tune: 32..128
+HEAD_DIM = 128  # tune: 64..256
+DEVICE_BATCH_SIZE = 128  # tune: 32..256
+TOTAL_BATCH_SIZE = 2**19  # tune: 2**16..2**21
+EMBEDDING_LR = 0.6  # tune: 0.01..2.0
+UNEMBEDDING_LR = 0.004  # tune: 0.0005..0.05
+MATRIX_LR = 0.04  # tune: 0.005..0.2
+SCALAR_LR = 0.5  # tune: 0.05..2.0
+WEIGHT_DECAY = 0.2  # tune: 0.0..0.5
+WARMUP_RATIO = 0.0  # tune: 0.0..0.3
+WARMDOWN_RATIO = 0.5  # tune: 0.1..0.8
+FINAL_LR_FRAC = 0.0  # tune: 0.0..0.2
+WINDOW_PATTERN = "SSSL"  # tune: "SSSL" | "SSLL" | "SLSL" | "LLLL" | "SSSS" | "LSSL"
+
+assert TOTAL_BATCH_SIZE % (DEVICE_BATCH_SIZE * MAX_SEQ_LEN) == 0
+"""
+AXES = {axis.name: axis for axis in space(START, DEVICE)}
+ORIGIN = constants.values(START, DEVICE)
+
+
+class Path(NamedTuple):
+    """What one search came to."""
+
+    scores: list[float]
+    """The true score of the best version, after each run."""
+    failed: float
+    """The share of the proposals that ran out of memory."""
+    seconds: float
+    """What a proposal took."""
+
+
+class Knowing:
+    """Stands in for a language model: of what the tuner would do next it often knows what is best."""
+
+    name = "knowing"
+    takes_time = False
+    sandbox = None
+
+    def propose(self, briefing: Briefing) -> Proposal | None:
+        """Return one of the tuner's choices."""
+        rng = random.Random(f"{briefing.tag} {briefing.number}")
+        choices = re.findall(r"(?m)^the tuner's choice \d: (.*)$", briefing.advice)
+        if not choices:
+            raise NoAnswer("nothing new comes to mind")
+        changed = [dict(re.findall(r"(\w+) \S+ -> (\S+?)(?:,|$)", choice)) for choice in choices]
+        sources = [constants.replace(briefing.script, texts, DEVICE) for texts in changed]
+        best = min(range(len(sources)), key=lambda index: _true_score(sources[index]))
+        index = best if rng.random() < RIGHT else rng.randrange(len(sources))
+        return Proposal(sources[index], choices[index])
+
+    def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:  # noqa: ARG002 - an agent's
+        """Give it up."""
+        return None
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _true_score(source: str) -> float:
+    score = landscape().score(constants.values(source, DEVICE))
+    return math.inf if math.isnan(score) else score
+
+
+def broken(source: str) -> bool:
+    """Tell whether a module-level assert forbids this."""
+    return constants.broken_assert(source, DEVICE, FIXED) is not None
+
+
+def judged(agent: Agent, repetition: int, budget: int) -> Path:
+    """Let *agent* propose and the package's judge decide."""
+    runs = Runs(SPREAD, repetition, budget)
+    true = landscape().score(ORIGIN)
+    rule = Shipped(runs, true, CONFIDENCE)
+    script, scores, seconds = START, [true] * (budget - runs.left), 0.0
+    history: list[Entry] = []
+    while runs.left:
+        left = runs.left
+        told = briefing(f"search-{repetition}", script, history, rule)
+        began = time.perf_counter()
+        proposal = agent.propose(told)
+        seconds += time.perf_counter() - began
+        if proposal is None:
+            break
+        known = constants.values(proposal.source, DEVICE)
+        score = landscape().score(known)
+        verdict: Verdict = "out of memory"
+        found: list[float] = []
+        if math.isnan(score):
+            runs.left -= 1
+        else:
+            kept, found = rule.decide(score)
+            verdict = "kept" if kept else "discarded"
+        measurements = tuple(Measurement(one, seed=0, wall_seconds=300) for one in found)
+        number, text, before = told.number, proposal.description, told.score
+        history.append(Entry(number, text, verdict, "", "", "", before, measurements, constants=known))
+        scores += [true] * (left - runs.left - 1)
+        if verdict == "kept":
+            script, true = proposal.source, score
+        scores.append(true)
+    scores += [true] * (budget - len(scores))
+    failed = collections.Counter(entry.verdict for entry in history)["out of memory"]
+    return Path(scores, failed / len(history), seconds / len(history))
+
+
+def briefing(tag: str, script: str, history: list[Entry], rule: Shipped) -> Briefing:
+    """Return what an agent is told."""
+    return Briefing(
+        tag=tag,
+        number=len(history) + 1,
+        program="",
+        fixed=FIXED,
+        script=script,
+        start=START,
+        history=tuple(history),
+        score=rule.believed,
+        noise=rule.spread,
+        metric="val_bpb",
+        direction="minimize",
+        platform={"device": DEVICE},
+    )
+
+
+def sampled(name: str, repetition: int, budget: int) -> Path:
+    """Let a sampler of Optuna's propose, and keep what is lower."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")  # experimental features
+    noise, rng = random.Random(repetition), random.Random(f"free {repetition}")
+    sampler = made(name, repetition)
+    study = optuna.create_study(sampler=sampler)
+    study.enqueue_trial(positions(ORIGIN))
+    held: dict[str, Value] = {}
+    believed, true, scores, failed, seconds = math.inf, math.nan, [], 0, 0.0
+    while len(scores) < budget:
+        if name.startswith("TPE, 1-3") and held:
+            free = rng.sample(list(AXES), k=rng.randint(1, 3))
+            fixed = {constant: at for constant, at in held.items() if constant not in free}
+            study.sampler = optuna.samplers.PartialFixedSampler(fixed, sampler)
+        began = time.perf_counter()
+        trial = study.ask({constant: distribution(axis) for constant, axis in AXES.items()})
+        seconds += time.perf_counter() - began
+        known = {constant: AXES[constant].value(at) for constant, at in trial.params.items()}
+        texts = {constant: AXES[constant].text(value, "") for constant, value in known.items()}
+        if broken(constants.replace(START, texts, DEVICE)):
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            continue
+        score = landscape().score(known)
+        if math.isnan(score):
+            failed += 1
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            seen = score + noise.gauss(0, SPREAD)
+            study.tell(trial, seen)
+            if seen < believed:
+                believed, true, held = seen, score, dict(trial.params)
+        scores.append(true)
+    return Path(scores, failed / budget, seconds / budget)
+
+
+def made(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """Return the sampler of this *name*."""
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if name == "CMA-ES":
+        numbers = {constant: at for constant, at in positions(ORIGIN).items() if not isinstance(at, str)}
+        return optuna.samplers.CmaEsSampler(seed=seed, x0=numbers)
+    return optuna.samplers.TPESampler(seed=seed)
+
+
+def positions(known: dict[str, Value]) -> dict[str, Value]:
+    """Return what Optuna knows the values by: octaves by their exponents."""
+    octaves = {name for name, axis in AXES.items() if axis.scale == "octave"}
+    return {name: int(math.log2(value)) if name in octaves else value for name, value in known.items()}
+
+
+def distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
+    """Return where Optuna may draw a position from."""
+    if axis.scale == "choice":
+        return optuna.distributions.CategoricalDistribution(axis.choices)
+    if axis.scale in WHOLE:
+        return optuna.distributions.IntDistribution(int(axis.low), int(axis.high))
+    return optuna.distributions.FloatDistribution(axis.low, axis.high, log=axis.scale == "log")
+
+
+METHODS = {
+    **{
+        name: functools.partial(sampled, name)
+        for name in ("random", "TPE, all constants", "CMA-ES", "TPE, 1-3 around the best")
+    },
+    "the tuner": lambda *terms: judged(Tuner(), *terms),
+    "the hybrid, stand-in": lambda *terms: judged(Hybrid(Knowing()), *terms),
+}
+
+
+def searched(name: str, budget: int, repetition: int) -> Path:
+    """Search once."""
+    return METHODS[name](repetition, budget)
+
+
+def main() -> None:
+    """Print one line for each way to search, then what the study's own searches reached."""
+    parser = argparse.ArgumentParser(description="the tuner, on a real landscape")
+    parser.add_argument("--runs", type=int, default=COLUMNS[-1], help="of each search, all counted")
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--only", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--no-validation", dest="validate", action="store_false")
+    options = parser.parse_args()
+    if options.validate:
+        landscape().validate()
+    columns = [count for count in COLUMNS if count <= options.runs]
+    start = landscape().score(ORIGIN)
+    print(f"\nstart {start:.4f}, best measured {landscape().best:.4f}; noise of a run {SPREAD}")
+    print(f"true score of the best after so many runs: means of {options.repetitions} ± standard error")
+    print(" " * 26 + "".join(f"{count:>18}" for count in columns) + "  out of memory  ms a proposal")
+    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+        for name in options.only:
+            one = functools.partial(searched, name, options.runs)
+            print(line(name, columns, list(pool.map(one, range(options.repetitions)))), flush=True)
+    print("\nthe best single score that the study's searches had measured by then")
+    for search, found in studied():
+        print(f"{search:<26}" + "".join(f"{min(found[:count]):>18.4f}" for count in columns))
+
+
+def line(name: str, columns: list[int], paths: list[Path]) -> str:
+    """Return the means of one method."""
+    text = f"{name:<26}"
+    for count in columns:
+        scores = [path.scores[count - 1] for path in paths]
+        error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
+        text += f"{statistics.fmean(scores):>9.4f} ± {error:.4f}"
+    failed, seconds = (statistics.fmean(values) for values in list(zip(*paths, strict=True))[1:])
+    return f"{text}  {failed:>13.1%}  {1000 * seconds:>13.0f}"
+
+
+def studied() -> list[tuple[str, list[float]]]:
+    """Return the study's searches with their scores, infinite for what ran out of memory."""
+    trials = sorted(rows(), key=lambda row: (row["method"], row["seed"], int(row["trial"])))
+    searches = itertools.groupby(trials, key=lambda row: f"{row['method']}, {row['seed']}")
+    return [(name, [float(row["val_bpb"] or "inf") for row in some]) for name, some in searches]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The hybrid asks a model on some trials, and the tuner on the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_autoresearch.agents import constants
+from pytest_autoresearch.agents.agent import Gone, NoAnswer, Spent
+from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal, news
+from pytest_autoresearch.agents.hybrid import Hybrid
+from pytest_autoresearch.agents.panel import Panel
+from pytest_autoresearch.agents.tuner import Tuner
+from pytest_autoresearch.ledger import Entry, Usage
+from pytest_autoresearch.measuring.measurement import Measurement
+
+SCRIPT = "DEPTH = 4\nWIDTH = 64\nMATRIX_LR = 0.04\nDROPOUT = 0.1\n"
+MODELS = [4, 7, 10, 14, 17, 20]  # three of ten
+
+
+class Scripted:
+    """An agent that halves the rate, or does what it was told to do instead."""
+
+    name = "scripted"
+    takes_time = True
+    sandbox = None
+
+    def __init__(self, *errors: NoAnswer) -> None:
+        self.errors = list(errors)
+        self.asked: list[Briefing] = []
+        self.closed = False
+
+    def propose(self, briefing: Briefing) -> Proposal | None:
+        self.asked.append(briefing)
+        if self.errors:
+            raise self.errors.pop(0)
+        rate = constants.values(briefing.script, "cpu")["MATRIX_LR"]
+        source = constants.replace(briefing.script, {"MATRIX_LR": repr(float(rate) / 2)}, "cpu")
+        return Proposal(source, f"half the rate, for trial {briefing.number}", usage=Usage(calls=1))
+
+    def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:
+        return dataclasses.replace(failure.proposal, source=briefing.script + "# mended\n")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def brief(number: int, history: Sequence[Entry] = (), script: str = SCRIPT) -> Briefing:
+    return Briefing(
+        tag="test",
+        number=number,
+        program="",
+        fixed="",
+        script=script,
+        start=SCRIPT,
+        history=history,
+        score=2.0,
+        noise=0.001,
+        metric="val_bpb",
+        direction="minimize",
+        platform={"device": "cpu"},
+    )
+
+
+def campaign(agent: Hybrid, trials: int) -> list[Proposal]:
+    """Run a loop without git, in which a lower rate is better."""
+    history: list[Entry] = []
+    proposals = []
+    script, best = SCRIPT, 0.04
+    for number in range(1, trials + 1):
+        proposal = agent.propose(brief(number, history, script))
+        assert proposal is not None
+        known = constants.values(proposal.source, "cpu")
+        rate = float(known["MATRIX_LR"])
+        kept = rate < best
+        runs = (Measurement(2.0 + rate, seed=0, wall_seconds=1.0),)
+        verdict = "kept" if kept else "discarded"
+        history.append(Entry(number, "", verdict, "", "", "", 2.0 + best, runs, known))
+        script, best = (proposal.source, rate) if kept else (script, best)
+        proposals.append(proposal)
+    return proposals
+
+
+def test_three_trials_of_ten_are_the_models() -> None:
+    model = Scripted()
+    proposals = campaign(Hybrid(model), 20)
+    assert [briefing.number for briefing in model.asked] == MODELS
+    by = {number: proposal.agent for number, proposal in enumerate(proposals, start=1)}
+    assert [number for number, agent in by.items() if agent == "hybrid:scripted"] == MODELS
+    assert set(by.values()) == {"hybrid:scripted", "tuner"}
+
+
+def test_the_tuner_learns_from_the_models_trials() -> None:
+    start = constants.values(SCRIPT, "cpu")
+    history = [
+        Entry(
+            number, "", "discarded", "", "", "", 2.0, (Measurement(score, seed=0, wall_seconds=1.0),), known
+        )
+        for number, (score, known) in enumerate(
+            [
+                (2.3, start | {"DEPTH": 2}),
+                (2.3, start | {"WIDTH": 32}),
+                (2.3, start | {"DROPOUT": 0.9}),
+                (2.3, start | {"MATRIX_LR": 0.16}),
+            ],
+            start=1,
+        )
+    ]
+    without = Hybrid(Scripted()).propose(brief(6, history))
+    learned = [*history, dataclasses.replace(history[0], number=5, constants=start | {"MATRIX_LR": 0.012})]
+    with_it = Hybrid(Scripted()).propose(brief(6, learned))
+    assert without == dataclasses.replace(_tuned(6, history), agent="tuner")
+    assert with_it == dataclasses.replace(_tuned(6, learned), agent="tuner")
+    assert without != with_it
+
+
+def _tuned(number: int, history: Sequence[Entry]) -> Proposal:
+    proposal = Tuner().propose(brief(number, history))
+    assert proposal is not None
+    return proposal
+
+
+def test_the_model_is_told_what_the_tuner_knows() -> None:
+    model = Scripted()
+    campaign(Hybrid(model), 10)
+    told = news(model.asked[-1])
+    advice = told.partition("# What a model of the constants")[2]
+    assert "DEPTH: 2.0..8.0, now " in advice
+    assert "MATRIX_LR: 0.01..0.16, now " in advice
+    assert "model prefers" in advice
+    assert "the tuner's choice 1: " in advice
+    assert "# What a model" not in news(brief(10)), "nobody else is told"
+
+
+def test_the_tuner_stands_in_and_the_failed_answer_is_counted() -> None:
+    model = Scripted(NoAnswer("overloaded", usage=Usage(calls=2, cost=0.5)))
+    hybrid = Hybrid(model)
+    proposal = hybrid.propose(brief(4))
+    assert proposal is not None
+    assert proposal.agent == "tuner"
+    assert proposal.usage == Usage(calls=2, cost=0.5)
+    assert proposal.passed == ("scripted: overloaded",)
+    again = hybrid.propose(brief(7))
+    assert again is not None
+    assert again.agent == "hybrid:scripted", "it may answer another time"
+
+
+@pytest.mark.parametrize("error", [Gone("the key is refused"), Spent("2.00 dollars are spent")])
+def test_a_model_that_has_gone_is_not_asked_again(error: Gone) -> None:
+    model = Scripted(error)
+    proposals = campaign(Hybrid(model), 20)
+    assert len(model.asked) == 1
+    assert {proposal.agent for proposal in proposals} == {"tuner"}
+    assert [proposal.passed for proposal in proposals if proposal.passed] == [(f"scripted: {error}",)]
+
+
+def test_where_the_tuner_has_nothing_either_the_failure_is_told() -> None:
+    briefing = dataclasses.replace(brief(4, script="pass\n"), start="pass\n")
+    with pytest.raises(NoAnswer, match="overloaded"):
+        Hybrid(Scripted(NoAnswer("overloaded"))).propose(briefing)
+
+
+def test_the_model_mends_its_own_proposals_only() -> None:
+    panel = Panel([Hybrid(Scripted())])
+    tuned, models = (panel.pytest_autoresearch_propose(brief(number)) for number in (3, 4))
+    assert tuned is not None
+    assert models is not None
+    assert (tuned.agent, models.agent) == ("tuner", "hybrid:scripted")
+    mended = panel.pytest_autoresearch_fix(brief(4), Failure(models, "crashed", "", 0))
+    assert mended is not None
+    assert mended.source.endswith("# mended\n")
+    assert mended.agent == "hybrid:scripted"
+    assert panel.pytest_autoresearch_fix(brief(3), Failure(tuned, "crashed", "", 0)) is None
+
+
+def test_what_was_asked_before_is_counted_by_the_panel() -> None:
+    first = Scripted(NoAnswer("busy", usage=Usage(calls=1)))
+    first.name = "first"
+    panel = Panel([first, Hybrid(Scripted(NoAnswer("overloaded", usage=Usage(calls=2))))])
+    proposal = panel.pytest_autoresearch_propose(brief(4))
+    assert proposal is not None
+    assert proposal.passed == ("first: busy", "scripted: overloaded")
+    assert proposal.usage == Usage(calls=3)
+    assert proposal.agent == "tuner"
+
+
+def test_closing_closes_the_model() -> None:
+    model = Scripted()
+    Hybrid(model).close()
+    assert model.closed
