@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -15,6 +16,7 @@ from pytest_autoresearch.agents.panel import Panel
 from pytest_autoresearch.agents.tuner import Tuner
 from pytest_autoresearch.ledger import Entry, Usage
 from pytest_autoresearch.measuring.measurement import Measurement
+from tests.project import Project
 
 SCRIPT = "DEPTH = 4\nWIDTH = 64\nMATRIX_LR = 0.04\nDROPOUT = 0.1\n"
 MODELS = [4, 7, 10, 14, 17, 20]  # three of ten
@@ -190,3 +192,27 @@ def test_closing_closes_the_model() -> None:
     model = Scripted()
     Hybrid(model).close()
     assert model.closed
+
+
+def test_a_coding_agent_and_the_tuner_share_a_campaign(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("agent")
+    program, told = folder / "agent.py", folder / "told"
+    program.write_text(
+        f"""\
+#!{sys.executable} -IS
+import pathlib, sys
+
+pathlib.Path({str(told)!r}).write_text(sys.stdin.read())
+train = pathlib.Path("experiment/train.py")
+train.write_text(train.read_text().replace("LR = 0.04", "LR = 0.055"))
+print("what a coding agent says of itself")
+"""
+    )
+    program.chmod(0o755)
+    session = project.research(f"--autoresearch-agent=hybrid:{program} --fast", "--autoresearch-trials=4")
+    session.exits(0).shows("agent: hybrid:agent.py", "proposals: tuner 3, hybrid:agent.py 1")
+    agents = [entry["agent"] for entry in project.ledger()]
+    assert agents == ["tuner"] * 3 + ["hybrid:agent.py"]
+    assert "the tuner's choice 1: " in told.read_text()

@@ -58,15 +58,15 @@ def made(name: str, settings: Settings) -> Agent:
     import pytest
 
     kind, _, rest = name.partition(":")
-    if is_command(name):
-        from pytest_autoresearch.agents.command import Command
-
-        return Command(name, settings)
     if kind == "hybrid":
         from pytest_autoresearch.agents.hybrid import Hybrid
 
         require("numpy", "tuner")
         return Hybrid(made(rest or "claude", settings))
+    if is_command(name):
+        from pytest_autoresearch.agents.command import Command
+
+        return Command(name, settings)
     if name == "tuner":
         from pytest_autoresearch.agents.tuner import Tuner
 
