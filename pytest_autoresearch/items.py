@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 
 from pytest_autoresearch import baseline
 from pytest_autoresearch.agents import substance
-from pytest_autoresearch.agents.briefing import Failure, checked
 from pytest_autoresearch.agents.edits import Refused, check, read
 from pytest_autoresearch.experiment import KEY, Experiment
 from pytest_autoresearch.judge import Judgement, Noise
@@ -23,7 +21,7 @@ from pytest_autoresearch.measuring.handover import Thorough
 from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
 from pytest_autoresearch.measuring.output import Crashed, OutOfMemory, RunFailed, ScoreRefused, TimedOut
 from pytest_autoresearch.measuring.scorer import Broken
-from pytest_autoresearch.oneline import one_line
+from pytest_autoresearch.mending import Mending
 from pytest_autoresearch.prune import Curve, hopeless
 from pytest_autoresearch.reporting.live import LiveLine
 from pytest_autoresearch.repository import Unusable
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo
     from _pytest._io import TerminalWriter
 
-    from pytest_autoresearch.agents.briefing import Briefing, Proposal
+    from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal
     from pytest_autoresearch.campaign import Campaign
     from pytest_autoresearch.ledger import Verdict
 
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
 MEASURE = "measure one:  pytest --autoresearch --autoresearch-trials=0"
 BASELINE_RUNS = 3  # of a new platform: the fewest that give a noise worth the name
 CLAIM_RUNS = 2  # of the start, and of the incumbent
-FIXES = 3  # of one trial that crashed
-LAST_WORDS = 3_000  # bytes of its output that its agent is shown
 
 
 class Unmet(Exception):
@@ -355,13 +351,15 @@ class Trial(Comparison):
         self, *, proposal: Proposal, briefing: Briefing, campaign: Campaign, **arguments: Any
     ) -> None:
         super().__init__(**arguments)
-        self.proposal = proposal
         self.briefing = briefing
         self.number = briefing.number
         self.campaign = campaign
-        self.crashes: list[str] = []
-        self._unmended = ""
-        self._logged: int | None = None  # bytes of the log that are not of the script as it is now
+        self.mending = Mending(proposal, campaign.log(self.number))
+
+    @property
+    def proposal(self) -> Proposal:
+        """What is proposed, mended or not."""
+        return self.mending.proposal
 
     def setup(self) -> None:
         """Refuse to go on when somebody else has changed what the campaign stands on."""
@@ -374,7 +372,7 @@ class Trial(Comparison):
         Raises:
             NotKept: always but for a kept trial.
         """
-        self.decision = dataclasses.replace(self._decide(), crashes=tuple(self.crashes))
+        self.decision = dataclasses.replace(self._decide(), crashes=tuple(self.mending.crashes))
         self.autoresearch_outcome = self.decision.verdict, self.decision.reason
         self.note(trial=self.number, description=self.proposal.description)
         self.note(verdict=self.decision.verdict, reason=self.decision.reason)
@@ -391,73 +389,30 @@ class Trial(Comparison):
             try:
                 return self._judged()
             except tuple(VERDICTS) as error:
-                broken = isinstance(error, Crashed) or (self.crashes and isinstance(error, Refused))
-                if not broken or self.runs or not self._is_mended(error):
+                broken = isinstance(error, Crashed) or (self.mending.crashes and isinstance(error, Refused))
+                if not broken or self.runs or not self.mending.mend(error, self._ask):
                     return self._decided(VERDICTS[type(error)], str(error))
 
     def _judged(self) -> Decision:
         experiment, source, script = self.experiment, self.proposal.source, self.experiment.script()
         check(source, script, experiment.device, experiment.fixed)
         self._check_untried(script)
+        self.mending.begin()
         log = self.campaign.log(self.number)
-        self._logged = log.stat().st_size if log.exists() else 0
         judgement = self.compare(source, script, self.campaign.judge, watch=self._watch(), log=log)
         verdict: Verdict = "kept" if judgement.action == "keep" else "discarded"
         return self._decided(verdict, f"{figure(mean_score(self.runs))}, {judgement.reason}{self._memory()}")
 
     def _decided(self, verdict: Verdict, reason: str) -> Decision:
-        times = len(self.crashes)
-        tries = f"mended {times} time{'s' * (times > 1)}" if times else ""
-        said = ", ".join(filter(None, (tries, self._unmended)))
-        reason = f"{reason} ({said})" if said else reason
+        reason = f"{reason}{self.mending.remark}"
         return Decision(verdict, reason, tuple(self.runs), tuple(self.again), self.tokens if self.runs else 0)
 
-    def _is_mended(self, error: Exception) -> bool:
-        """Ask whoever proposed the script to mend it; tell whether there is another one now."""
-        if len(self.crashes) == FIXES:
-            return False
-        failure = Failure(self.proposal, str(error), self._last_words(), len(self.crashes))
-        try:
-            with LiveLine(self.config, self.name) as live:
-                live.update(f"{error}: asking for a fix")
-                fixed = self.config.hook.pytest_autoresearch_fix(
-                    config=self.config, briefing=self.briefing, failure=failure
-                )
-            mended = fixed and checked(fixed)
-        except pytest.exit.Exception:
-            raise
-        except Exception as problem:  # noqa: BLE001 - it is somebody else's code
-            self._unmended = f"no fix: {type(problem).__name__}: {one_line(str(problem))}"
-            return False
-        if mended is None:
-            return False
-        self._take(mended)
-        if not mended.unanswered:
-            self.crashes.append(str(error))
-        return not mended.unanswered
-
-    def _take(self, mended: Proposal) -> None:
-        """Put what was *mended* in the proposal's place; who proposed it, and what it has cost, stays."""
-        old = self.proposal
-        usage = old.usage + mended.usage
-        if mended.unanswered:
-            self._unmended = f"no fix: {mended.unanswered}"
-            self.proposal = dataclasses.replace(old, usage=usage)
-            return
-        hypothesis = mended.hypothesis or old.hypothesis
-        self.proposal = dataclasses.replace(
-            mended, agent=old.agent, usage=usage, passed=old.passed, hypothesis=hypothesis
-        )
-
-    def _last_words(self) -> str:
-        """Return the end of what the script as it is now has printed; nothing if it was not run."""
-        if self._logged is None:
-            return ""
-        with self.campaign.log(self.number).open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(end - LAST_WORDS, self._logged))
-            self._logged = None
-            return file.read().decode(errors="replace")
+    def _ask(self, failure: Failure) -> object:
+        with LiveLine(self.config, self.name) as live:
+            live.update(f"{failure.reason}: asking for a fix")
+            return self.config.hook.pytest_autoresearch_fix(
+                config=self.config, briefing=self.briefing, failure=failure
+            )
 
     def _check_untried(self, script: str) -> None:
         """Refuse what would be no experiment: it does the same as the incumbent, or as an earlier trial."""
