@@ -53,8 +53,10 @@ def test_one_that_dies_is_replaced(scorer: Scorer, model: io.BufferedReader) -> 
     [process] = processes()
     process.kill()
     process.wait(5)
-    with pytest.raises(Refused, match="the scorer did not survive this model"):
-        scorer.score(model, DIGESTS, 1.0)
+    try:  # if its end is noticed first, it is replaced at once
+        assert scorer.score(model, DIGESTS, 1.0) == pytest.approx(score, rel=1e-9)
+    except Refused as refusal:
+        assert str(refusal) == "the scorer did not survive this model"  # noqa: PT017 - or it was replaced
     assert scorer.score(model, DIGESTS, 1.0) == pytest.approx(score, rel=1e-9)
 
 

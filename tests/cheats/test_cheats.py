@@ -64,15 +64,13 @@ def obstacle(combination: Combination) -> str | None:
 def combinations_of(name: str) -> list[Combination]:
     """Return where a script is tried: everywhere, if it may depend on who keeps it in and whose it is.
 
-    The honest are tried with each enforcer and each user, and so are those that use up their time. What a
-    model or a message is refused for has nothing to do with either, and one combination is enough.
+    Those that use up their time are tried with each enforcer and each user. What a model is scored by, and
+    what a model or a message is refused for, has nothing to do with either, and one combination is enough.
     """
     possible = [combination for combination in SANDBOXED if obstacle(combination) is None]
     bwrap, bwrap_ordinary, landlock, landlock_ordinary = SANDBOXED
     if possible != SANDBOXED or not (uses_torch(name) or takes_long(name) or only_hands_in(name)):
         return SANDBOXED
-    if name in HONEST:
-        return [bwrap, landlock_ordinary]
     if takes_long(name):
         return [bwrap_ordinary, landlock]
     return [(bwrap, landlock_ordinary)[len(name) % 2]]
