@@ -20,10 +20,9 @@ import math
 import statistics
 from typing import NamedTuple
 
-from surface import DEVICE, FIXED, Runs, Shipped, landscape
+from surface import DEVICE, Runs, Shipped, briefing, landscape
 
 from pytest_autoresearch.agents import constants
-from pytest_autoresearch.agents.briefing import Briefing
 from pytest_autoresearch.agents.tuner import Tuner
 from pytest_autoresearch.judge import CONFIDENCE
 from pytest_autoresearch.ledger import Entry
@@ -95,7 +94,8 @@ def campaign(repetition: int, confidence: float | None, spread: float, budget: i
     rule = Upstream(runs, start) if confidence is None else Shipped(runs, start, confidence)
     script, history, false = START, [], 0
     while runs.left:
-        told = briefing(f"landscape-{repetition}", script, history, rule)
+        score, noise = rule.believed, rule.spread
+        told = briefing(f"landscape-{repetition}", script, history, start=START, score=score, noise=noise)
         proposal = Tuner().propose(told)
         if proposal is None:
             break
@@ -116,27 +116,6 @@ def campaign(repetition: int, confidence: float | None, spread: float, budget: i
     verdicts = collections.Counter(trial.verdict for trial in history)
     claimed = rule.claim(start, true)
     return Outcome(start - true, claimed, len(history), verdicts["out of memory"], verdicts["kept"], false)
-
-
-def briefing(tag: str, script: str, history: list[Entry], rule: Upstream | Shipped) -> Briefing:
-    """Return what the tuner is told."""
-    return Briefing(
-        tag=tag,
-        number=len(history) + 1,
-        program="",
-        fixed=FIXED,
-        script=script,
-        start=START,
-        history=tuple(history),
-        score=rule.believed,
-        noise=rule.spread,
-        metric="val_bpb",
-        direction="minimize",
-        platform={"device": DEVICE},
-        memory_mb=None,
-        memory_soft_limit_mb=None,
-        memory_limit_mb=None,
-    )
 
 
 def main() -> None:

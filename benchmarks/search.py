@@ -31,7 +31,7 @@ import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import optuna
-from surface import DEVICE, FIXED, Runs, Shipped, landscape, rows
+from surface import DEVICE, FIXED, Runs, Shipped, briefing, landscape, rows
 
 from pytest_autoresearch.agents import constants
 from pytest_autoresearch.agents.agent import NoAnswer
@@ -131,7 +131,8 @@ def judged(agent: Agent, repetition: int, budget: int) -> Path:
     history: list[Entry] = []
     while runs.left:
         left = runs.left
-        told = briefing(f"search-{repetition}", script, history, rule)
+        score, noise = rule.believed, rule.spread
+        told = briefing(f"search-{repetition}", script, history, start=START, score=score, noise=noise)
         began = time.perf_counter()
         proposal = agent.propose(told)
         seconds += time.perf_counter() - began
@@ -156,24 +157,6 @@ def judged(agent: Agent, repetition: int, budget: int) -> Path:
     scores += [true] * (budget - len(scores))
     failed = collections.Counter(entry.verdict for entry in history)["out of memory"]
     return Path(scores, failed / len(history), seconds / len(history))
-
-
-def briefing(tag: str, script: str, history: list[Entry], rule: Shipped) -> Briefing:
-    """Return what an agent is told."""
-    return Briefing(
-        tag=tag,
-        number=len(history) + 1,
-        program="",
-        fixed=FIXED,
-        script=script,
-        start=START,
-        history=tuple(history),
-        score=rule.believed,
-        noise=rule.spread,
-        metric="val_bpb",
-        direction="minimize",
-        platform={"device": DEVICE},
-    )
 
 
 def sampled(name: str, repetition: int, budget: int) -> Path:

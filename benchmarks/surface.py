@@ -35,8 +35,9 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pytest_autoresearch.agents.briefing import Briefing
 from pytest_autoresearch.judge import Belief, Noise
-from pytest_autoresearch.ledger import Value
+from pytest_autoresearch.ledger import Entry, Value
 from pytest_autoresearch.standing import Standing, Terms
 
 if TYPE_CHECKING:
@@ -202,3 +203,23 @@ class Shipped:
         """Return the gain that is told: what fresh runs of both say."""
         before, after = (statistics.fmean(self._runs.of(true) for _ in range(FRESH)) for true in (start, end))
         return before - after
+
+
+def briefing(
+    tag: str, script: str, history: list[Entry], *, start: str, score: float, noise: float
+) -> Briefing:
+    """Return what an agent is told of a campaign on the landscape."""
+    return Briefing(
+        tag=tag,
+        number=len(history) + 1,
+        program="",
+        fixed=FIXED,
+        script=script,
+        start=start,
+        history=tuple(history),
+        score=score,
+        noise=noise,
+        metric="val_bpb",
+        direction="minimize",
+        platform={"device": DEVICE},
+    )
