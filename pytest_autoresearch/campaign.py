@@ -26,17 +26,17 @@ from pytest_autoresearch.ledger import (
     Decision,
     Entry,
     Ledger,
-    Value,
     measurement_trailers,
     parse_measurements,
     trailer_name,
     trailers_of,
 )
+from pytest_autoresearch.logs import Logs
 from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
 from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.prune import Margins, Past, Points, Replay, replay
 from pytest_autoresearch.reporting.results import Results, baseline_row, trial_row
-from pytest_autoresearch.repository import Repository, Unusable
+from pytest_autoresearch.repository import Commit, Repository, Unusable
 from pytest_autoresearch.signals import deferred
 from pytest_autoresearch.standing import Standing, Terms
 
@@ -69,6 +69,8 @@ class Campaign:
     """After the last trial."""
 
     def __init__(self, repository: Repository, tag: str, state: Path, results: Path) -> None:
+        self.healed: list[str] = []
+        """What was put right when it was opened and begun, a line each."""
         self.repository = repository
         self.tag = tag
         self.branch = f"autoresearch/{tag}"
@@ -98,10 +100,8 @@ class Campaign:
         rows = self._results_path.read_text(encoding="utf-8", errors="replace").splitlines()
         if len(rows) < 2:
             return False
-        known = self.repository.messages("refs/autoresearch/")
-        return rows[1].partition("\t")[0] in {
-            commit[:7] for name, commit, _ in known if name.endswith("/0000")
-        }
+        openings = self.repository.commits("refs/autoresearch/*/0000")
+        return rows[1].partition("\t")[0] in {opening.name[:7] for opening in openings}
 
     def _is_unfinished_keep(self, changed: list[str]) -> bool:
         """Tell whether the branch has moved to a commit of ours, and the working tree has not followed."""
@@ -109,7 +109,7 @@ class Campaign:
         if repository.branch() != self.branch or not {repository.script, self._records}.issuperset(changed):
             return False
         head = repository.head()
-        known = {commit for _, commit, _ in repository.messages(self._refs)}
+        known = {commit.name for commit in repository.commits(f"{self._refs}*")}
         if head not in known and trailers_of(repository.message(head)).get("Trial") != ["0"]:
             return False  # nor a baseline that was measured anew, for which there is no ref
         return all(repository.blob_in_tree(path) == repository.blob_of(path, "HEAD^") for path in changed)
@@ -132,6 +132,7 @@ class Campaign:
             self._check_same(opening)
         if changed := self.repository.changes():
             self.repository.refresh(*changed)
+            self.healed.append(f"{', '.join(changed)} brought to what the branch's last commit had stored")
         if self.repository.branch() != self.branch:
             exists = self.repository.tip_of(f"refs/heads/{self.branch}") is not None
             self.repository.switch(self.branch, create=not exists)
@@ -159,16 +160,37 @@ class Campaign:
                 self._fresh = runs  # the next trial's to store
         self.incumbent = record
         self._load()
+        settings = experiment.settings
+        self._logs = Logs(self.repository, f"{self._refs}log/", self._state / "logs", settings.keep_logs)
+        if self._logs.start(self.next_number):
+            self.healed.append(f"trial {self.next_number} was stopped before its verdict: its log is dropped")
         self.begun = True
 
     def _check_same(self, opening: str) -> None:
         trailers = trailers_of(self.repository.message(opening))
-        now = {"Platform": _json(self._experiment.platform), "Metric": self._experiment.settings.metric}
-        for name, value in now.items():
-            if trailers.get(name) != [value]:
-                then = trailers.get(name, ["nothing"])[0]
-                was = f"campaign {self.tag} was begun with {name.lower()} {then}"
-                raise Unusable(f"{was}, now it is {value}: choose another --autoresearch-tag")
+        then = {name: trailers.get(name, ["unknown"])[0] for name in self._terms}
+        differing = [name for name, value in self._terms.items() if then[name] != value]
+        if differing == ["Platform"]:
+            named = _differences(then["Platform"], self._experiment.platform)
+        else:
+            others = [name for name in differing if name != "Platform"]
+            named = [(name.lower(), then[name], self._terms[name]) for name in others]
+        if named:
+            was = " and ".join(f"{name} {old}" for name, old, _ in named)
+            now = " and ".join(new for _, _, new in named)
+            relief = "undo that, or choose another --autoresearch-tag"
+            raise Unusable(f"campaign {self.tag} was begun with {was}, now it is {now}: {relief}")
+
+    @property
+    def _terms(self) -> dict[str, str]:
+        """What stays the same from a campaign's opening on, as its trailers say it."""
+        settings = self._experiment.settings
+        return {
+            "Experiment": self.repository.script,
+            "Metric": settings.metric,
+            "Direction": settings.direction,
+            "Platform": _json(self._experiment.platform),
+        }
 
     def _commit_baseline(
         self, record: baseline.Record, runs: tuple[Measurement, ...], *, is_opening: bool
@@ -196,8 +218,7 @@ class Campaign:
             "",
             "Trial: 0",
             f"{trailer_name(metric)}: {exact(score)}",
-            f"Metric: {metric}",
-            f"Platform: {_json(platform)}",
+            *(f"{name}: {value}" for name, value in self._terms.items()),
             *measurement_trailers(runs),
         ]
         return "\n".join([*lines, ""])
@@ -205,34 +226,38 @@ class Campaign:
     def _load(self) -> None:
         """Read start and ledger from the refs, and write the files that follow from them."""
         metric = self._experiment.settings.metric
-        refs = {
-            self._number(name): (commit, text)
-            for name, commit, text in self.repository.messages(self._refs)
-            if name != self._refs + CLAIM
+        commits = {
+            self._number(commit.ref): commit
+            for commit in self.repository.commits(f"{self._refs}*")
+            if commit.ref != self._refs + CLAIM
         }
-        commit, message = refs.pop(0)
-        measured = parse_measurements(trailers_of(message))
-        self.start = self.repository.committed(self.repository.script, commit) or ""
+        opening = commits.pop(0)
+        trials = [commits[number] for number in sorted(commits)]
+        measured = parse_measurements(trailers_of(opening.message))
+        self.start = self.repository.committed(self.repository.script, opening.name) or ""
         self.start_blob = self.repository.blob(self.start)
         self._essences = {substance.essence(self.start): 0}
-        entries = [self._entry(*refs[number]) for number in sorted(refs)]
-        self._load_standing(commit, measured, entries)
+        entries = self._entries(trials)
+        self._load_standing(opening.name, measured, entries, [trial.parent for trial in trials])
         self._state.mkdir(parents=True, exist_ok=True)
         (self._state.parent / ".gitignore").write_text("*\n", encoding="utf-8")
         self.ledger = Ledger(self._state / "ledger.jsonl", entries)
-        rows = [baseline_row(commit, measured), *map(trial_row, entries)]
+        rows = [baseline_row(opening.name, measured), *map(trial_row, entries)]
         self._results = Results(self._results_path, metric, rows)
 
-    def _load_standing(self, opening: str, measured: tuple[Measurement, ...], entries: list[Entry]) -> None:
+    def _load_standing(
+        self, opening: str, measured: tuple[Measurement, ...], entries: list[Entry], parents: list[str]
+    ) -> None:
         """Come to what is believed now, from the opening by every trial in turn."""
         record = self._record_of(opening)
         self.start_score = record.belief.mean
         self.start_runs = tuple(dict.fromkeys((*record.measurements, *measured)))
         terms = Terms.of(self._experiment.settings)
         self.standing = Standing.opening(terms, record.belief, record.noise)
-        version, parents = record.blob, [f"{entry.commit}^" for entry in entries]
-        judged_against = self.repository.blobs_of(self.repository.script, parents)
-        for entry, parent, incumbent in zip(entries, parents, judged_against, strict=True):
+        version, versions = record.blob, list(dict.fromkeys(parents))
+        blobs = dict(zip(versions, self.repository.blobs_of(self.repository.script, versions), strict=True))
+        for entry, parent in zip(entries, parents, strict=True):
+            incumbent = blobs[parent]
             if incumbent != version:
                 self._replace_incumbent(self._record_of(parent))
             self.standing = self._standing_after(entry)
@@ -263,19 +288,18 @@ class Campaign:
             raise Unusable(msg)
         return int(name)
 
-    def _entry(self, commit: str, message: str) -> Entry:
-        blob = self.repository.blob_of(self.repository.script, commit) or ""
-        source = self.repository.text(blob, commit)
-        try:
-            entry = Entry.from_message(message, commit, blob, self._constants(source))
-        except ValueError as error:
-            msg = f"a ref below {self._refs} is no trial: {error}"
-            raise Unusable(msg) from error
-        self._essences.setdefault(substance.essence(source), entry.number)
-        return entry
-
-    def _constants(self, source: str) -> Mapping[str, Value]:
-        return constants.values(source, self._experiment.device)
+    def _entries(self, trials: Sequence[Commit]) -> list[Entry]:
+        """Return the entries of all trials, in their order."""
+        entries = []
+        for trial in trials:
+            try:
+                entry = Entry.from_message(trial.message, trial.name)
+            except ValueError as error:
+                msg = f"a ref below {self._refs} is no trial: {error}"
+                raise Unusable(msg) from error
+            self._essences.setdefault(entry.essence, entry.number)
+            entries.append(entry)
+        return entries
 
     # -- trials -----------------------------------------------------------------------------------
 
@@ -344,7 +368,7 @@ class Campaign:
 
     def log(self, number: int) -> Path:
         """Return where the output of a trial goes."""
-        return self._state / "logs" / f"{number:04d}.log"
+        return self._logs.path(number)
 
     def check_ground(self) -> None:
         """Look whether the campaign still stands on what it left.
@@ -396,7 +420,8 @@ class Campaign:
             # Rounded as the commit will hold it, so that a ledger that is rebuilt is the same.
             baseline=float(exact(self.standing.measured([run.score for run in again]).mean)),
             measurements=decision.measurements,
-            constants=self._constants(source),
+            constants=constants.values(source, self._experiment.device),
+            essence=substance.essence(source),
             again=again,
             tokens=decision.tokens,
             agent=proposal.agent,
@@ -420,14 +445,15 @@ class Campaign:
             )
             files[self._records] = baseline.write(self._experiment.records(), record)
         commit = repository.commit(self._tip, files, entry.message(self._experiment.settings.metric))
-        refs: dict[str, tuple[str | None, str]] = {ref: (None, commit)}
+        refs: dict[str, tuple[str | None, str | None]] = {ref: (None, commit), **self._logs.moves(number)}
         if decision.verdict == "kept":
             refs[f"refs/heads/{self.branch}"] = (self._tip, commit)
         repository.move(refs)
+        self._logs.stored(number)
         if decision.verdict == "kept":
             self.incumbent, self._tip = record, commit
         self.standing = standing
-        self._essences.setdefault(substance.essence(source), number)
+        self._essences.setdefault(entry.essence, number)
         return entry.written_as(commit)
 
     def _standing_after(self, entry: Entry) -> Standing:
@@ -486,6 +512,16 @@ def _is_storable(source: str) -> bool:
         return len(source.encode()) <= LARGEST
     except UnicodeEncodeError:
         return False
+
+
+def _differences(then: str, now: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return what a platform has other than it had, each by name, old and new value."""
+    try:
+        before = dict(json.loads(then))
+    except ValueError:
+        return [("platform", then, _json(now))]
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [(name, str(before.get(name, "unknown")), str(now.get(name, "unknown"))) for name in names]
 
 
 def _json(value: Mapping[str, str]) -> str:

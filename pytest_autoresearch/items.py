@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_autoresearch import baseline
+from pytest_autoresearch import baseline, settings
 from pytest_autoresearch.agents import substance
 from pytest_autoresearch.agents.edits import Refused, check, read
 from pytest_autoresearch.experiment import KEY, Experiment
@@ -62,7 +62,13 @@ class ExperimentFile(pytest.File):
     """``experiment/train.py``: never imported, only run."""
 
     def collect(self) -> Iterator[ExperimentItem]:
-        """Yield the items ``baseline`` and ``candidate``; trials are made one by one."""
+        """Yield the items ``baseline`` and ``candidate``, or a replay; trials are made one by one."""
+        if self.config.stash[settings.KEY].replay is not None:
+            from pytest_autoresearch.replay import PAST, Replay
+
+            past = self.config.stash[PAST]
+            yield Replay.from_parent(self, name=f"replay[{past.name}]", past=past)
+            return
         yield Baseline.from_parent(self, name="baseline")
         yield Candidate.from_parent(self, name="candidate")
 

@@ -82,6 +82,8 @@ class Entry:
     measurements: tuple[Measurement, ...] = ()
     constants: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     """The script's UPPER_CASE constants on the platform of the trial, elements of tuples as ``NAME[0]``."""
+    essence: str = ""
+    """A digest that the script shares with those that do the same."""
     again: tuple[Measurement, ...] = ()
     """The runs that the incumbent had since the trial before."""
     tokens: int = 0
@@ -135,10 +137,13 @@ class Entry:
         trailers += [f"Hypothesis: {self.hypothesis}"] * bool(self.hypothesis)
         trailers += [f"Usage: {json.dumps(self.usage.to_json())}"] * (self.usage != Usage())
         trailers += [f"Passed: {reason}" for reason in self.passed]
+        # They follow from the script, but not at once: thousands of trials would take minutes to read.
+        trailers += [f"Constants: {json.dumps(dict(self.constants))}", f"Essence: {self.essence}"]
+        trailers.append(f"Script: {self.blob}")
         return "\n".join([self.description, "", self.reason, "", *trailers, ""])
 
     @classmethod
-    def from_message(cls, message: str, commit: str, blob: str, constants: Mapping[str, Value]) -> Self:
+    def from_message(cls, message: str, commit: str) -> Self:
         """Rebuild the entry from its commit.
 
         Raises:
@@ -152,10 +157,11 @@ class Entry:
                 verdict=_verdict(trailers["Verdict"][0]),
                 reason=reason,
                 commit=commit,
-                blob=blob,
+                blob=trailers["Script"][0],
                 baseline=float(trailers["Baseline"][0]),
                 measurements=parse_measurements(trailers),
-                constants=constants,
+                constants=json.loads(trailers["Constants"][0]),
+                essence=trailers["Essence"][0],
                 again=parse_measurements(trailers, AGAIN),
                 tokens=int(trailers.get("Tokens", ["0"])[0]),
                 agent=trailers.get("Agent", [""])[0],

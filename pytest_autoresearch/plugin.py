@@ -38,19 +38,31 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "experiment: a timed run of the experiment (set by pytest-autoresearch)"
     )
     config.stash[settings.KEY] = chosen = settings.Settings.of(config)
-    if chosen.research:
-        from pytest_autoresearch import agents
+    if chosen.research or chosen.replay is not None:
         from pytest_autoresearch.repository import Unusable
-        from pytest_autoresearch.research import Research
 
         try:
-            panel = agents.register(chosen, config.pluginmanager)
-            config.pluginmanager.register(Research(config, chosen, panel), "autoresearch-research")
+            _configure_replay(config, chosen) if chosen.replay else _configure_research(config, chosen)
         except Unusable as error:
             raise pytest.UsageError(str(error)) from error
-        config.args = [f"{chosen.script}::baseline"]
     if chosen.asked and config.getoption("verbose", None) == 0:  # no such option under -p no:terminal
         config.option.verbose = 1  # a line an item, with its figures; -q still gives a letter each
+
+
+def _configure_research(config: pytest.Config, chosen: settings.Settings) -> None:
+    from pytest_autoresearch import agents
+    from pytest_autoresearch.research import Research
+
+    panel = agents.register(chosen, config.pluginmanager)
+    config.pluginmanager.register(Research(config, chosen, panel), "autoresearch-research")
+    config.args = [f"{chosen.script}::baseline"]
+
+
+def _configure_replay(config: pytest.Config, chosen: settings.Settings) -> None:
+    from pytest_autoresearch.replay import PAST, Past
+
+    config.stash[PAST] = Past.of(chosen)
+    config.args = [f"{chosen.script}::replay"]
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -74,7 +86,7 @@ def pytest_collect_file(
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     chosen = config.stash[settings.KEY]
-    idle = [item for item in items if item.name not in chosen.asked and chosen.names(item.path)]
+    idle = [item for item in items if item.name.split("[")[0] not in chosen.asked and chosen.names(item.path)]
     if idle:
         config.hook.pytest_deselected(items=idle)
         items[:] = [item for item in items if item not in idle]
@@ -89,7 +101,12 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     from pytest_autoresearch.reporting.preparing import opened_experiment
     from pytest_autoresearch.signals import stoppable
 
-    with stoppable(), opened_experiment(session, chosen):
+    revision = "HEAD"
+    if chosen.replay:
+        from pytest_autoresearch.replay import PAST
+
+        revision = session.config.stash[PAST].entry.commit
+    with stoppable(), opened_experiment(session, chosen, revision):
         return (yield)
 
 

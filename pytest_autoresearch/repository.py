@@ -7,19 +7,37 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_autoresearch import scratch
 from pytest_autoresearch.oneline import one_line
 
 if TYPE_CHECKING:
     import git
 
 IDENTITY = ("pytest-autoresearch", "autoresearch@localhost")
-QUIET = {"core.hooksPath": os.devnull, "core.fsmonitor": "false", "gc.auto": "0"}
+QUIET = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "gc.auto": "0",
+    "core.fsync": "all",  # a power cut may not leave a ref without its objects
+}
 
 
 class Unusable(Exception):
     """The repository is not in a state to work with; the message is one line, with the relief."""
+
+
+class Commit(NamedTuple):
+    """What a ref points to."""
+
+    ref: str
+    """Its full name."""
+    name: str
+    """Of the commit: its hash."""
+    parent: str
+    """Another hash, the first of several; empty if there is none."""
+    message: str
 
 
 class Repository:
@@ -31,6 +49,10 @@ class Repository:
         self._git = repo.git
         self.root = Path(repo.working_tree_dir).resolve()
         self.script = script.resolve().relative_to(self.root).as_posix()
+        self.directory = Path(repo.git_dir).resolve()
+        """git's own folder for this working tree."""
+        self.common = Path(repo.common_dir).resolve()
+        """git's own folder for all working trees of the repository."""
         self._git.update_environment(**_environment())
 
     @classmethod
@@ -85,7 +107,7 @@ class Repository:
     def blobs_of(self, path: str, revisions: Iterable[str]) -> list[str]:
         """Return the blob of a file in each commit, in one go; where it is missing, a line that says so."""
         names = "".join(f"{revision}:{path}\n" for revision in revisions)
-        return self._with_input(names, "cat-file", "--batch-check=%(objectname)").splitlines()
+        return self._with_input(names.encode(), "cat-file", "--batch-check=%(objectname)").splitlines()
 
     def tip_of(self, ref: str) -> str | None:
         """Return the commit that *ref*, a full name, points to; None if there is no such ref."""
@@ -117,7 +139,7 @@ class Repository:
 
     def blob(self, text: str) -> str:
         """Return the blob that *text* is or would be."""
-        return self._with_input(text, "hash-object", "--no-filters", "--stdin")
+        return self._with_input(text.encode(), "hash-object", "--no-filters", "--stdin")
 
     def changes(self) -> list[str]:
         """Return the tracked files that differ from HEAD, staged or not."""
@@ -125,13 +147,17 @@ class Repository:
         listing = self._call("diff", *options) + "\0" + self._call("diff", "--cached", *options)
         return sorted({path for path in listing.split("\0") if path})
 
-    def messages(self, prefix: str) -> list[tuple[str, str, str]]:
-        """Return name, commit and message of every ref below *prefix*."""
+    def names(self, pattern: str) -> list[str]:
+        """Return the names of the refs that match *pattern*, in which ``*`` stands for no slash."""
+        return str(self._call("for-each-ref", "--format=%(refname)", pattern)).splitlines()
+
+    def commits(self, pattern: str) -> list[Commit]:
+        """Return the commit of every ref that matches *pattern*, in which ``*`` stands for no slash."""
         # A message may hold any character but NUL, so NUL parts the fields and ends the rows.
-        form = "--format=%(refname)%00%(objectname)%00%(contents)%00"
-        fields = str(self._call("for-each-ref", form, prefix)).split("\0")
-        rows = zip(fields[0::3], fields[1::3], fields[2::3], strict=False)
-        return [(name.strip(), commit, message) for name, commit, message in rows]
+        form = "--format=%(refname)%00%(objectname)%00%(parent)%00%(contents)%00"
+        fields = str(self._call("for-each-ref", form, pattern)).split("\0")
+        rows = zip(fields[0::4], fields[1::4], fields[2::4], fields[3::4], strict=False)
+        return [Commit(name.strip(), *others) for name, *others in rows]
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -140,32 +166,41 @@ class Repository:
 
         Neither the index, the working tree nor any ref is touched.
         """
-        with tempfile.TemporaryDirectory(prefix="autoresearch-index-") as folder:
-            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        with scratch.folder("index") as folder:
+            index = {"GIT_INDEX_FILE": str(folder / "index")}
             with self._git.custom_environment(**index):
                 self._call("read-tree", parent)
                 for path, text in files.items():
-                    blob = self._with_input(text, "hash-object", "-w", "--no-filters", "--stdin")
+                    blob = self.store(text.encode())
                     self._call(
                         "update-index", "--add", "--cacheinfo", f"{self._mode(parent, path)},{blob},{path}"
                     )
                 tree = str(self._call("write-tree"))
-        return self._with_input(message, "commit-tree", tree, "-p", parent, "-F", "-")
+        return self._with_input(message.encode(), "commit-tree", tree, "-p", parent, "-F", "-")
 
-    def move(self, refs: Mapping[str, tuple[str | None, str]]) -> None:
-        """Point each ref from its old to its new commit, all in one transaction or none.
+    def store(self, data: bytes) -> str:
+        """Write a blob, and return it."""
+        return self._with_input(data, "hash-object", "-w", "--no-filters", "--stdin")
 
-        An old value of None is for a ref that must not exist yet.
+    def move(self, refs: Mapping[str, tuple[str | None, str | None]]) -> None:
+        """Point each ref from its old to its new object, all in one transaction or none.
+
+        An old value of None is for a ref that must not exist yet, a new one for a ref that is to go, if it
+        is there at all.
 
         Raises:
             Unusable: an old value is not what it was.
         """
         updates = [
-            f"create {name} {new}" if old is None else f"update {name} {new} {old}"
+            f"delete {name}"
+            if new is None
+            else f"create {name} {new}"
+            if old is None
+            else f"update {name} {new} {old}"
             for name, (old, new) in refs.items()
         ]
         self._with_input(
-            "\n".join(["start", *updates, "prepare", "commit", ""]),
+            "\n".join(["start", *updates, "prepare", "commit", ""]).encode(),
             "update-ref",
             "-m",
             "autoresearch",
@@ -212,9 +247,9 @@ class Repository:
             raise Unusable(msg)
         return None if status else str(output).strip() or None
 
-    def _with_input(self, text: str, command: str, *arguments: str) -> str:
+    def _with_input(self, data: bytes, command: str, *arguments: str) -> str:
         with tempfile.TemporaryFile() as stream:
-            stream.write(text.encode())
+            stream.write(data)
             stream.seek(0)
             return str(self._call(command, *arguments, istream=stream)).strip()
 
@@ -247,8 +282,8 @@ def _configuration(values: Mapping[str, str]) -> dict[str, str]:
 
 def merged(base: str, ours: str, theirs: str) -> str | None:
     """Return *ours* with what *theirs* has changed since *base*; None where both changed the same lines."""
-    with tempfile.TemporaryDirectory(prefix="autoresearch-merge-") as folder:
-        files = [Path(folder, name) for name in ("ours", "base", "theirs")]
+    with scratch.folder("merge") as folder:
+        files = [folder / name for name in ("ours", "base", "theirs")]
         for file, text in zip(files, (ours, base, theirs), strict=True):
             file.write_bytes(text.encode())
         done = subprocess.run(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import itertools
 import math
 import re
 import time
@@ -11,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_autoresearch import agents
+from pytest_autoresearch import agents, scratch
 from pytest_autoresearch.agents.briefing import Briefing, checked
 from pytest_autoresearch.agents.panel import NoneLeft
 from pytest_autoresearch.campaign import Campaign
 from pytest_autoresearch.experiment import KEY, PROGRAM
 from pytest_autoresearch.items import Baseline, Claim, Trial
+from pytest_autoresearch.lock import Held, Lock
 from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.reporting.live import LiveLine
 from pytest_autoresearch.reporting.preparing import opened_experiment
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 STATE = ".autoresearch"  # in the root directory; ignores itself, as pytest's cache does
 FIRST_WAIT, LONGEST_WAIT = 2.0, 600.0  # seconds until agents without an answer are asked again; doubled
-FRUITLESS = 10  # trials in a row without a score that end the campaign
+RECENT = 10  # trials that tell how long the next one may take
 
 
 class Research:
@@ -51,10 +54,36 @@ class Research:
         tag = settings.tag or _tag_of(repository.branch()) or _today()
         state = config.rootpath / STATE / tag
         self.campaign = Campaign(repository, tag, state, config.rootpath / "results.tsv")
+        self._held = contextlib.ExitStack()
+        config.add_cleanup(self._held.close)
+        if not settings.planning:
+            self._hold(repository, tag)
         self.campaign.check_clean()
         self._trials_left: float = math.inf if settings.trials is None else settings.trials
+        self._trials_run = 0  # which are in no list of items: thousands of them would be held there
         self._deadline = math.inf
         self._silent = 0  # trials in a row that nobody had a proposal for
+
+    def _hold(self, repository: Repository, tag: str) -> None:
+        """Be the only one who works on this campaign, and in this working tree.
+
+        Raises:
+            Unusable: somebody else is there.
+        """
+        elsewhere = "use another working tree: git worktree add"
+        for path, what, relief in (
+            (repository.common / "autoresearch" / f"{tag}.lock", f"campaign {tag}", "choose another tag"),
+            (repository.directory / "autoresearch.lock", "this working tree", elsewhere),
+        ):
+            try:
+                lock = self._held.enter_context(Lock(path))
+            except Held as holder:
+                raise Unusable(f"{what} is in use by {holder}: wait for it, or {relief}") from None
+            if lock.died and what != "this working tree":
+                self.campaign.healed.append(f"taken over from {lock.died}, which did not end as it should")
+        if left := scratch.sweep():
+            folders = "a temporary folder was" if left == 1 else f"{left} temporary folders were"
+            self.campaign.healed.append(f"{folders} left by a process that was killed, and removed")
 
     def pytest_report_header(self) -> list[str]:
         """Say who works on what, and for how long."""
@@ -73,17 +102,27 @@ class Research:
             try:
                 with opened_experiment(session, self._settings, self.campaign.revision) as experiment:
                     self.campaign.open(experiment)
+                    self._say_healed()
                     session.testscollected += self._settings.trials or 0  # what the percentage is of
                     result = yield
                     if not session.testsfailed:
                         item = _measured(session)
                         self.campaign.begin(item.measured)
+                        self._say_healed()
                         self._conduct(session, item)
                         self._claim(session, item)
             except Unusable as error:
                 pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        session.testscollected = len(session.items)
+        session.testscollected = len(session.items) + self._trials_run
         return result
+
+    def _say_healed(self) -> None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and reporter.verbosity >= 0:
+            for line in self.campaign.healed:
+                reporter.ensure_newline()
+                reporter.write_line(f"healed: {line}")
+        self.campaign.healed.clear()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what came of it, over all sessions of the campaign."""
@@ -104,8 +143,8 @@ class Research:
             if trial is None:
                 break
             self._trials_left -= 1
-            session.items.append(trial)
-            session.testscollected = max(session.testscollected, len(session.items))
+            self._trials_run += 1
+            session.testscollected = max(session.testscollected, len(session.items) + self._trials_run)
             if self._panel is not None and self._goes_on():
                 self._panel.prepare(self._briefing(session, trial.proposal))
             # The sibling keeps pytest from tearing down what both stand on.
@@ -120,7 +159,7 @@ class Research:
     def _goes_on(self) -> bool:
         """Tell whether there will be another trial if this one takes as long as those before."""
         seconds = [run.wall_seconds for entry in self.campaign.ledger.entries for run in entry.measurements]
-        longest = max(seconds[-FRUITLESS:], default=0.0)
+        longest = max(seconds[-RECENT:], default=0.0)
         return self._trials_left > 0 and time.monotonic() + longest < self._deadline
 
     def _wait(self, trial: Trial) -> None:
@@ -140,7 +179,7 @@ class Research:
         assert sibling.parent is not None
         claim: Claim = Claim.from_parent(sibling.parent, name="claim", campaign=self.campaign)
         session.items.append(claim)
-        session.testscollected = max(session.testscollected, len(session.items))
+        session.testscollected = max(session.testscollected, len(session.items) + self._trials_run)
         self._config.hook.pytest_runtest_protocol(item=claim, nextitem=None)
 
     def _next(self, session: pytest.Session, sibling: Baseline) -> Trial | None:
@@ -207,9 +246,11 @@ class Research:
         entries = self.campaign.ledger.entries
         if trial.decision is None or not entries or entries[-1].number != trial.number:
             return f"{trial.name} could not be decided and stored"
-        last = [entry for entry in entries if not entry.unanswered][-FRUITLESS:]
-        if len(last) == FRUITLESS and all(entry.verdict not in ("kept", "discarded") for entry in last):
-            return f"{FRUITLESS} trials in a row gave no score, the last one: {last[-1].reason}"
+        if (most := self._settings.give_up_after) is not None:
+            answered = (entry for entry in reversed(entries) if not entry.unanswered)
+            last = list(itertools.islice(answered, most))
+            if len(last) == most and all(entry.verdict not in ("kept", "discarded") for entry in last):
+                return f"{most} trials in a row gave no score, the last one: {last[0].reason}"
         return None
 
     def _tell(self, trial: Trial) -> str | None:

@@ -57,8 +57,10 @@ class Settings:
     """Start no trial after so many hours; None is never."""
     tag: str | None
     """The campaign; None takes the branch's, or today's."""
+    replay: tuple[str, int] | None
+    """The tag and the number of a trial to measure again."""
     asked: frozenset[str]
-    """Which of the items ``baseline`` and ``candidate`` the command line names."""
+    """Which of the items ``baseline``, ``candidate`` and ``replay`` the command line names."""
     planning: bool
     """Whether pytest only shows what it would run."""
     enforcer: Enforcer
@@ -73,6 +75,10 @@ class Settings:
     """MiB that a run should not use more than; None is half as much again as the start uses."""
     memory_limit: float | None
     """MiB beyond which a run is ended; None is no limit."""
+    give_up_after: int | None
+    """Trials in a row without a score that end the loop; None is never."""
+    keep_logs: int | None
+    """Of how many trials, the latest, what they printed is kept; None is all."""
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self:
@@ -88,7 +94,11 @@ class Settings:
         script = Path(os.path.normpath(config.rootpath / config.getini("autoresearch_experiment")))
         option = config.getoption
         research = option("autoresearch") and not (option("help") or option("version"))
-        asked = frozenset({"baseline"}) if research else _asked(config, script)
+        replay = option("autoresearch_replay")
+        if research or replay:
+            asked = frozenset({"baseline" if research else "replay"})
+        else:
+            asked = _asked(config, script)
         settings = cls(
             script=script,
             metric=config.getini("autoresearch_metric"),
@@ -105,6 +115,7 @@ class Settings:
             trials=config.getoption("autoresearch_trials"),
             hours=config.getoption("autoresearch_hours"),
             tag=config.getoption("autoresearch_tag"),
+            replay=replay,
             asked=asked,
             planning=any(option(name, False) for name in ("collectonly", "setupplan", "setuponly")),
             enforcer=_enforcer(option("autoresearch_sandbox")) if asked else "none",
@@ -113,6 +124,8 @@ class Settings:
             token_price=_number(config, "autoresearch_token_price", least=0.0) or 0.0,
             memory_soft_limit=_number(config, "autoresearch_memory_soft_limit"),
             memory_limit=_number(config, "autoresearch_memory_limit"),
+            give_up_after=_whole(config, "autoresearch_give_up_after", "never", least=1),
+            keep_logs=_whole(config, "autoresearch_keep_logs", "all", least=0),
         )
         settings._check(config)
         return settings
@@ -130,6 +143,9 @@ class Settings:
     def _check(self, config: pytest.Config) -> None:
         if self.asked and (config.getoption("dist", "no") != "no" or hasattr(config, "workerinput")):
             msg = "an experiment needs the machine to itself: run it without -n (or with -n0)"
+            raise pytest.UsageError(msg)
+        if self.research and self.replay:
+            msg = "--autoresearch-replay measures a trial of the past: give it without --autoresearch"
             raise pytest.UsageError(msg)
         if not self.research:
             for option in RESEARCH_ONLY:
@@ -177,6 +193,12 @@ def add_options(parser: pytest.Parser) -> None:
     ):
         group.addoption(f"--autoresearch-{name}", type=kind, metavar=metavar, help=text)
     group.addoption(
+        "--autoresearch-replay",
+        type=_trial,
+        metavar="TAG/NUMBER",
+        help="measure a trial of the past again, a dropped one too",
+    )
+    group.addoption(
         "--autoresearch-sandbox",
         metavar="NAME",
         choices=["auto", "bwrap", "landlock", "none"],
@@ -201,6 +223,8 @@ def add_options(parser: pytest.Parser) -> None:
         ("token_price", "what a token of Python costs, as a share of the score; 0 for nothing", "0.000005"),
         ("memory_soft_limit", "MB that a run should stay below; auto: 1.5 times what the start uses", "auto"),
         ("memory_limit", "MB beyond which a run is ended", "none"),
+        ("give_up_after", "trials in a row without a score that end the loop, or never", "10"),
+        ("keep_logs", "of how many trials, the latest, what they printed is kept; or all", "all"),
         ("agent_timeout", "seconds that an agent may take for an answer", "1200"),
         ("agent_sandbox", "what keeps a command-line agent in: none, auto, bwrap or landlock", "none"),
         ("claude_effort", "how hard Claude thinks: low, medium, high, xhigh, max or none of them", "medium"),
@@ -255,6 +279,16 @@ def _number(config: pytest.Config, name: str, least: float = sys.float_info.min)
     return number
 
 
+def _whole(config: pytest.Config, name: str, without: str, *, least: int) -> int | None:
+    """Return an ini value as a whole number of at least *least*, None if it is the word *without*."""
+    text = config.getini(name)
+    if text == without:
+        return None
+    if not text.isdecimal() or int(text) < least:
+        raise pytest.UsageError(f"{name} is a whole number from {least} on or {without!r}, not {text!r}")
+    return int(text)
+
+
 def _positive(text: str) -> float:
     try:
         number = float(text)
@@ -272,6 +306,14 @@ def _tag(text: str) -> str:
         msg = f"{text!r} is not a tag: use letters, digits, '-' and '_', at most 64"
         raise argparse.ArgumentTypeError(msg)
     return text
+
+
+def _trial(text: str) -> tuple[str, int]:
+    tag, _, number = text.rpartition("/")
+    if not re.fullmatch(TAG, tag) or not re.fullmatch(r"[0-9]{1,9}", number):
+        msg = f"{text!r} is no trial: give its tag and its number, mar5/0007"
+        raise argparse.ArgumentTypeError(msg)
+    return tag, int(number)
 
 
 def _asked(config: pytest.Config, script: Path) -> frozenset[str]:

@@ -117,8 +117,12 @@ class Project:
     def clone(self, *options: str) -> Self:
         """Clone the branch that is checked out, and return the clone."""
         self.git("clone", "--quiet", *options, self.path.as_uri(), "clone")
+        return self.beside(self.path / "clone")
+
+    def beside(self, path: Path) -> Self:
+        """Return the project in another folder, where commands are given from then on."""
         other = copy.copy(self)
-        other.path = self.path / "clone"
+        other.path = path
         other.script = other.path / self.script.relative_to(self.path)
         return other
 
@@ -186,9 +190,9 @@ class Project:
         return [line.split("\t") for line in (self.path / "results.tsv").read_text().splitlines()]
 
     def refs(self, tag: str = "t") -> dict[str, str]:
-        """Name and commit of the campaign's refs."""
+        """Name and commit of the campaign's refs, those of logs left out."""
         listing = self.git(
-            "for-each-ref", "--format=%(refname:lstrip=3) %(objectname)", f"refs/autoresearch/{tag}"
+            "for-each-ref", "--format=%(refname:lstrip=3) %(objectname)", f"refs/autoresearch/{tag}/*"
         )
         return dict(line.split() for line in listing.splitlines())
 

@@ -93,7 +93,7 @@ def test_a_campaign_of_another_platform_is_refused(project: Project) -> None:
     prepare.write_text(prepare.read_text().replace("toy processor", "other processor"))
     project.commit()
     session = project.proposes(GAIN).research().exits(4)
-    session.shows("campaign t was begun with platform", "toy processor", "other processor", "choose another")
+    session.shows("campaign t was begun with device_name toy processor, now it is other processor")
     session.hides("Traceback", "INTERNALERROR", "::trial")
 
 

@@ -44,14 +44,16 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object without the fields that are unknown."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
+        return {name: value for name in FIELDS if (value := getattr(self, name)) not in (None, ())}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Rebuild what :meth:`to_json` gave; fields of a later version are ignored."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {key: value for key, value in document.items() if key in known}
+        values = {key: value for key, value in document.items() if key in FIELDS}
         return cls(**values | {"curve": tuple(values.get("curve", ()))})
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Measurement))
 
 
 def mean_score(measurements: Iterable[Measurement]) -> float:

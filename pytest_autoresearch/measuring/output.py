@@ -14,15 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from pytest_autoresearch.measuring.handover import Handover, Over
+from pytest_autoresearch.measuring.log import Log
 from pytest_autoresearch.measuring.sandbox import Guarded
 from pytest_autoresearch.oneline import one_line
 
 TAIL_LINES = 20  # of the output, quoted when a run crashes
 LONGEST_LINE = 1 << 16  # bytes; a run may print anything
-LARGEST_LOG = 8 << 20  # bytes; what comes after is read and dropped
 EXIT_GRACE = 5.0  # seconds to exit after closing the output
 LEFTOVER = 1.0  # seconds to read what is left in the pipe once the script has ended
 BETWEEN_WEIGHINGS = 0.5  # seconds between looks at the memory that a run uses
@@ -151,9 +150,9 @@ def _judged(output: Output, failure: RunFailed | None, handover: Handover | None
 def _lines(chunks: Iterable[bytes], log: Path | None) -> Iterator[str]:
     """Yield the lines in what is read, which is logged as well; a carriage return ends one too."""
     pending = b""
-    with _log(log) as record:
+    with contextlib.nullcontext() if log is None else Log(log) as record:
         for chunk in chunks:
-            if record is not None and record.tell() < LARGEST_LOG:
+            if record is not None:
                 record.write(chunk)
             *complete, pending = re.split(rb"\r\n|[\r\n]", pending + chunk)
             pending = pending[-LONGEST_LINE:]
@@ -186,16 +185,6 @@ def _chunks(guarded: Guarded, check: Callable[[], None], handover: Handover | No
                 if not (chunk := os.read(descriptor, LONGEST_LINE)):
                     return
                 yield chunk
-
-
-@contextlib.contextmanager
-def _log(path: Path | None) -> Iterator[IO[bytes] | None]:
-    if path is None:
-        yield None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as record:
-        yield record
 
 
 def _is_memory(tail: deque[str]) -> bool:

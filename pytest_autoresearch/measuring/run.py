@@ -7,13 +7,12 @@ import dataclasses
 import math
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pytest_autoresearch import scratch
 from pytest_autoresearch.measuring import sandbox
 from pytest_autoresearch.measuring.handover import Handover, Terms, Thorough
 from pytest_autoresearch.measuring.measurement import Measurement
@@ -133,21 +132,10 @@ def measure(
 @contextlib.contextmanager
 def fresh_directory(files: Mapping[str, str]) -> Iterator[Path]:
     """Yield a new directory that holds *files*, and remove it afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="autoresearch-")).resolve()
-    try:
+    with scratch.folder("run") as folder:
         for path, text in files.items():
             (folder / path).write_bytes(text.encode())
         yield folder
-    finally:
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove *folder*, whatever a run has made of it: folders too deep for Python, or closed to its owner."""
-    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-        subprocess.run([*command, "--", folder], stderr=subprocess.DEVNULL, check=False)
-        if not folder.exists():
-            return
 
 
 def execute(script: str, folder: Path, environment: Mapping[str, str], on_line: OnLine) -> Output:

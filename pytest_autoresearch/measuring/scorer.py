@@ -7,11 +7,11 @@ import math
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from pytest_autoresearch import scratch
 from pytest_autoresearch.measuring import sandbox
 from pytest_autoresearch.measuring.wire import VARIABLE, Garbled, Wire
 from pytest_autoresearch.oneline import one_line
@@ -77,8 +77,7 @@ class Scorer:
         """Start the process, unless it runs, without waiting for it to get ready."""
         if self._guarded is not None:
             return
-        name = self._live.enter_context(tempfile.TemporaryDirectory(prefix="autoresearch-scorer-"))
-        folder = Path(name).resolve()
+        folder = self._live.enter_context(scratch.folder("scorer"))
         (folder / "prepare.py").write_bytes(self._fixed.encode())
         self._wire, theirs = Wire.pair()
         self._live.callback(self._wire.close)

@@ -1,0 +1,67 @@
+"""What the trials of a campaign have printed."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from pytest_autoresearch.measuring.log import excerpt
+from pytest_autoresearch.repository import Repository
+
+
+class Logs:
+    """A file for each trial, and a ref to a blob with its beginning and its end.
+
+    The file is there while a run goes on, and is not in git; the ref is written with the verdict, and travels
+    with the trial's own.
+    """
+
+    def __init__(self, repository: Repository, refs: str, folder: Path, keep: int | None) -> None:
+        """Look at what is there.
+
+        Args:
+            repository: where the refs are.
+            refs: what their names begin with.
+            folder: of the files.
+            keep: of how many trials, the latest, the logs are wanted; None is all.
+        """
+        self._repository, self._refs, self._folder, self._keep = repository, refs, folder, keep
+        self._stored = {int(name.removeprefix(refs)) for name in repository.names(f"{refs}*")}
+
+    def path(self, number: int) -> Path:
+        """Return the file of a trial."""
+        return self._folder / f"{number:04d}.log"
+
+    def start(self, number: int) -> bool:
+        """Begin with trial *number*; tell whether it was begun before, and killed before its verdict."""
+        if self._keep is not None:
+            for file in self._folder.glob("*.log"):
+                if file.stem.isdecimal() and int(file.stem) < number - self._keep:
+                    file.unlink(missing_ok=True)
+        killed = self.path(number).exists()
+        self.path(number).unlink(missing_ok=True)
+        return killed
+
+    def moves(self, number: int) -> dict[str, tuple[str | None, str | None]]:
+        """Return what happens to the refs together with a trial's verdict: its log's comes, older ones go."""
+        moves: dict[str, tuple[str | None, str | None]] = {
+            self._ref(old): (None, None) for old in self._outdated(number)
+        }
+        if self._keep != 0 and (text := excerpt(self.path(number))):
+            moves[self._ref(number)] = (None, self._repository.store(text))
+        return moves
+
+    def stored(self, number: int) -> None:
+        """Take note that the refs have moved so; remove the files that are not wanted any more."""
+        for old in self._outdated(number):
+            self._stored.discard(old)
+        self._stored.add(number)
+        if self._keep is not None:
+            with contextlib.suppress(OSError):
+                self.path(number - self._keep).unlink()
+
+    def _ref(self, number: int) -> str:
+        return f"{self._refs}{number:04d}"
+
+    def _outdated(self, number: int) -> list[int]:
+        return [] if self._keep is None else [old for old in self._stored if old <= number - self._keep]

@@ -1,0 +1,126 @@
+"""A trial of the past, measured again: ``--autoresearch-replay=TAG/NUMBER``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_autoresearch import baseline, judge
+from pytest_autoresearch.experiment import RECORDS
+from pytest_autoresearch.items import ExperimentItem, Unmet, fresh_seed
+from pytest_autoresearch.judge import Belief
+from pytest_autoresearch.ledger import Entry, trailers_of
+from pytest_autoresearch.measuring.measurement import Measurement, exact, figure
+from pytest_autoresearch.measuring.output import RunFailed
+from pytest_autoresearch.repository import Repository, Unusable
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.settings import Settings
+
+FAILED = ("crashed", "out of memory", "timeout")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Past:
+    """A trial as its refs hold it."""
+
+    name: str
+    """Its tag and its number, ``mar5/0007``."""
+    entry: Entry
+    source: str
+    """The proposed script."""
+    platform: Mapping[str, str]
+    """Of its campaign."""
+    records: list[baseline.Record]
+    """The baselines at the time."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Past:
+        """Read the trial that was asked for.
+
+        Raises:
+            Unusable: there is none, it had no proposal, or it is of another experiment or metric.
+        """
+        assert settings.replay is not None
+        tag, number = settings.replay
+        repository, name = Repository.of(settings.script), f"{tag}/{number:04d}"
+        trials = repository.commits(f"refs/autoresearch/{tag}/{number:04d}")
+        openings = repository.commits(f"refs/autoresearch/{tag}/0000")
+        if not trials or not openings or not number:
+            there = len(repository.names(f"refs/autoresearch/{tag}/[0-9]*")) - 1
+            has = f"{tag} has the trials 1 to {there}" if there > 0 else f"no trials of {tag} are here"
+            raise Unusable(f"there is no trial {name}: {has}")
+        [trial], [opening] = trials, openings
+        trailers = trailers_of(opening.message)
+        for key, now in (("Experiment", repository.script), ("Metric", settings.metric)):
+            if (then := trailers.get(key, ["unknown"])[0]) != now:
+                raise Unusable(f"{name} is of {key.lower()} {then}, and this one is {now}")
+        try:
+            entry = Entry.from_message(trial.message, trial.name)
+            platform = json.loads(trailers["Platform"][0])
+            records = baseline.read(repository.committed(repository.beside(RECORDS), trial.name))
+        except (ValueError, KeyError, baseline.Unreadable) as error:
+            raise Unusable(f"{name} is no trial of this version: {error}") from error
+        if entry.unanswered:
+            raise Unusable(f"nobody had a proposal for trial {name}: there is nothing to measure")
+        source = repository.committed(repository.script, trial.name)
+        if source is None:
+            raise Unusable(f"{name} holds no {repository.script}")
+        return cls(name, entry, source, platform, records)
+
+
+PAST = pytest.StashKey[Past]()
+
+
+class Replay(ExperimentItem):
+    """Runs a trial's script once more, with the ``prepare.py`` that it had; the same has to come out."""
+
+    def __init__(self, *, past: Past, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.past = past
+
+    def runtest(self) -> None:
+        """Measure once, and compare with what is stored if that was on this platform.
+
+        Raises:
+            Unmet: something else came out.
+        """
+        past, entry = self.past, self.past.entry
+        then = f"{entry.verdict} then, {entry.reason}"
+        try:
+            run = self.measure(past.source, seed=fresh_seed())
+        except RunFailed as error:
+            if entry.score is not None:
+                raise Unmet(f"trial {past.name} gives no score: {error}", then, *error.tail) from error
+            self.autoresearch_outcome = "passed", f"{error}; {then}"
+            return
+        metric = self.experiment.settings.metric
+        self.note(**{metric: run.score})
+        if past.platform != self.experiment.platform:
+            then = f"{then}; on another platform, so not compared"
+        elif entry.score is not None:
+            self._reproduce(entry, run)
+        elif entry.verdict in FAILED:
+            raise Unmet(f"trial {past.name} gives {metric} {figure(run.score)}", then)
+        self.autoresearch_outcome = "passed", f"{figure(run.score)}; {then}"
+
+    def _reproduce(self, entry: Entry, run: Measurement) -> None:
+        metric = self.experiment.settings.metric
+        record = baseline.find(self.past.records, self.past.platform, metric)
+        assert entry.score is not None
+        if record is None:  # somebody has committed another baseline.json by hand
+            return
+        scores = [one.score for one in entry.measurements]
+        tolerance = judge.tolerance(Belief.of(scores, record.noise), record.noise)
+        if abs(run.score - entry.score) > tolerance:
+            raise Unmet(
+                f"{metric} {figure(run.score)}: trial {self.past.name} does not reproduce",
+                f"stored      {', '.join(map(exact, scores))}, {entry.verdict}",
+                f"measured    {exact(run.score)}",
+                f"difference  {run.score - entry.score:+.6g}",
+                f"tolerance   {exact(tolerance)}, from a spread of {exact(record.noise.spread)}",
+            )
