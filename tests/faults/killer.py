@@ -1,0 +1,69 @@
+"""A pytest plugin that kills its process, with SIGKILL, just before a step that writes something down.
+
+``KILL_AT`` names the step, and after a colon which of its occurrences it is, from 1. The plugin runs inside
+the session that is to die, so it imports nothing of the tests.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pytest_autoresearch import ledger, lock, logs, scratch
+from pytest_autoresearch.reporting import results
+from pytest_autoresearch.repository import Repository
+
+WRITING = ("hash-object", "write-tree", "commit-tree", "update-ref", "checkout")
+AT = os.environ["KILL_AT"]
+passed: Counter[str] = Counter()
+
+
+def step(name: str) -> None:
+    """Pass a step, or die there."""
+    passed[name] += 1
+    if f"{name}:{passed[name]}" == AT:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: Any, name: str, called: str) -> None:
+    """Make *owner*'s function *name* a step."""
+    original: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(original)
+    def stepped(*arguments: Any, **options: Any) -> Any:
+        step(called)
+        return original(*arguments, **options)
+
+    setattr(owner, name, stepped)
+
+
+def git(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Make git's writing commands steps."""
+
+    @functools.wraps(original)
+    def called(self: Repository, command: str, *arguments: str, **options: Any) -> Any:
+        if command in WRITING and (command != "hash-object" or "-w" in arguments):
+            step(f"git {command}")
+        return original(self, command, *arguments, **options)
+
+    return called
+
+
+Repository._call = git(Repository._call)  # type: ignore[method-assign]
+before(ledger.Ledger, "__init__", "open the ledger")
+before(ledger.Ledger, "record", "write to the ledger")
+before(os, "fsync", "let the ledger reach the disk")
+before(results.Results, "__init__", "write results.tsv")
+before(results.Results, "add", "add to results.tsv")
+before(Path, "replace", "replace a file")
+before(logs.Logs, "start", "drop a log")
+before(logs.Logs, "stored", "note a log")
+before(lock.Lock, "__init__", "take a lock")
+before(lock.Lock, "_write", "sign a lock")
+before(lock.Lock, "release", "let go of a lock")
+before(scratch, "remove", "remove a folder")

@@ -1,0 +1,161 @@
+"""``kill -9`` at every step that writes something down, and at random moments: nothing is lost but a run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.project import Project, Session
+
+FAULTS = Path(__file__).parent
+OPTIONS = ("--autoresearch", "--autoresearch-tag=t", "--autoresearch-sandbox=none")
+KILLS = 200
+# In the order in which a new campaign comes to them. The branch is made by the first checkout and is there
+# then; the second brings the opening to the working tree.
+OPENING = (
+    "git checkout",
+    "git hash-object",
+    "git write-tree",
+    "git commit-tree",
+    "git update-ref",
+    "git checkout",
+)
+STEPS = (
+    "take a lock",
+    "sign a lock",
+    "open the ledger",
+    "write results.tsv",
+    "drop a log",
+    "git hash-object",
+    "git write-tree",
+    "git commit-tree",
+    "git update-ref",
+    "note a log",
+    "git checkout",
+    "write to the ledger",
+    "let the ledger reach the disk",
+    "add to results.tsv",
+    "remove a folder",
+    "let go of a lock",
+)
+# Each trial has a value of its own; every other one is better, and is kept.
+AGENT = """
+from pytest_autoresearch import Proposal
+
+
+def pytest_autoresearch_propose(briefing):
+    rate, batch = briefing.script.splitlines()[2:4]
+    if briefing.number % 2:
+        old, new = rate, f"LR = {float(rate.split()[2]) + 1e-5:.5f}"
+    else:
+        old, new = batch, f"BATCH = {1000 + briefing.number}"
+    return Proposal(briefing.script.replace(old, new), f"{old} -> {new}")
+"""
+CHILD = """
+import subprocess, sys
+sys.stdout.flush()
+subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(30)"], start_new_session=True)
+"""
+
+
+def prepared(project: Project) -> Project:
+    project.script.write_text(project.script.read_text() + CHILD)
+    project.write(conftest_py=AGENT, _gitignore="__pycache__/\nresults.tsv\n").commit()
+    return project
+
+
+def assert_whole(project: Project, known: dict[str, str]) -> dict[str, str]:
+    """Look at what a killed session has left, before the next puts anything right; return the refs.
+
+    Everything that was *known* is still there, no trial is missing before the last, and exactly the kept
+    ones are on the branch, which ends with a keep, a baseline or a claim.
+    """
+    fsck = ["git", "fsck", "--strict", "--no-dangling"]
+    subprocess.run(fsck, cwd=project.path, capture_output=True, check=True)
+    refs = project.refs()
+    assert {name: refs.get(name) for name in known if name != "claim"} == {
+        name: commit for name, commit in known.items() if name != "claim"
+    }
+    trials = sorted(name for name in refs if name.isdecimal())
+    assert trials == [f"{number:04d}" for number in range(len(trials))]
+    if trials:
+        form = "--format=%(refname:lstrip=3) %(contents:trailers:key=Verdict,valueonly,separator=%2C)"
+        rows = project.git("for-each-ref", form, "refs/autoresearch/t/[0-9]*").splitlines()
+        branch = set(project.git("rev-list", "autoresearch/t").split())
+        on_it = {name for name in trials if refs[name] in branch}
+        assert on_it - {"0000"} == {row.split()[0] for row in rows if row.endswith(" kept")}
+        assert project.git("rev-parse", "autoresearch/t") in refs.values()
+    return refs
+
+
+def assert_no_process(project: Project) -> None:
+    """Every process of a run has its working directory in the project's own TMPDIR."""
+    deadline = time.monotonic() + 5
+    while left := [process for process in psutil.process_iter(["cwd"]) if _is_in(process, project)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
+def _is_in(process: psutil.Process, project: Project) -> bool:
+    return (process.info["cwd"] or "").startswith(str(project.temporary))
+
+
+def killed_at(project: Project, step: str) -> Session:
+    """A session of two trials that is killed before *step*, if it comes to that."""
+    path = os.pathsep.join(filter(None, (str(FAULTS), os.environ.get("PYTHONPATH"))))
+    arguments = (*OPTIONS, "--autoresearch-trials=2", "-p", "killer")
+    return project.pytest(*arguments, PYTHONPATH=path, KILL_AT=step)
+
+
+def test_a_kill_before_any_step_loses_nothing(project: Project) -> None:
+    """Each session goes on from what the one before has left."""
+    prepared(project)
+    known: dict[str, str] = {}
+    killed: list[str] = []
+    trials = (f"{name}:{occurrence}" for occurrence in (1, 2, 3) for name in STEPS)
+    for step in (*(f"{name}:1" for name in OPENING), *trials):
+        session = killed_at(project, step)
+        if session.code:
+            assert session.code == -signal.SIGKILL, session.screen
+            killed.append(step)
+        session.hides("Traceback", "INTERNALERROR", "rror:")
+        known = assert_whole(project, known)
+        assert_no_process(project)
+    assert {f"{name}:1" for name in (*OPENING, *STEPS)} <= {*killed}
+    session = project.pytest(*OPTIONS, "--autoresearch-trials=1").exits(0).leaves_clean()
+    session.decides(*(entry["verdict"] for entry in project.ledger()))
+    project.pytest(*OPTIONS, "--autoresearch-trials=0").exits(0).hides("healed")
+    assert not list(project.temporary.iterdir())
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_nothing(project: Project) -> None:
+    """Most kills come while trials go on, the others while a session starts and heals what is there."""
+    prepared(project)
+    chance, known, healed = random.Random(6), dict[str, str](), 0
+    for _ in range(KILLS):
+        with project.start(*OPTIONS) as process:
+            assert process.stdout is not None
+            screen = ""
+            while chance.random() < 0.9 and "trust:" not in screen and (line := process.stdout.readline()):
+                screen += line
+            time.sleep(chance.uniform(0, 0.5))
+            process.kill()
+            screen += process.stdout.read()
+        assert process.returncode == -signal.SIGKILL, screen
+        assert "Traceback" not in screen
+        healed += "healed: taken over" in screen
+        known = assert_whole(project, known)
+        assert_no_process(project)
+    assert healed > KILLS / 2
+    assert len(known) > KILLS / 4
+    session = project.pytest(*OPTIONS, "--autoresearch-trials=1").exits(0).leaves_clean()
+    session.decides(*(entry["verdict"] for entry in project.ledger()))
+    assert not list(project.temporary.iterdir())
