@@ -107,5 +107,18 @@ def test_fields_are_dropped_from_the_right() -> None:
     assert fit(text, -1) == ""
 
 
+def test_wide_characters_take_two_columns() -> None:
+    assert fit("\u5bbd" * 9, 5) == "\u5bbd\u5bbd"
+    assert fit("\u5bbd | \U0001f600", 6) == "\u5bbd"
+
+
+def test_a_line_of_wide_characters_is_redrawn_in_place(pytester: pytest.Pytester) -> None:
+    project = Project(pytester, script=SLOW.replace("loss: 4.1", "\u5bbd" * 45))
+    live, screen, code = watch(project, "--autoresearch", "--autoresearch-trials=0")
+    assert code == 0, screen
+    assert len(set(live)) >= 3
+    assert [line for line in screen if "step 0000" in line or "\u5bbd" in line] == []
+
+
 def test_nothing_moves_the_cursor() -> None:
     assert one_line("a\x1b[2Kb\x1b]0;t\x07c\rd\u202e  e") == "ab ]0;t c d e"

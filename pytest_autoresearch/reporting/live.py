@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import unicodedata
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_autoresearch.oneline import one_line
@@ -78,8 +79,21 @@ class LiveLine:
 
 
 def fit(text: str, width: int) -> str:
-    """Return *text* in at most *width* columns, dropping ``|``-separated fields from the right."""
+    """Return *text* in at most *width* columns, dropping ``|``-separated fields from the right.
+
+    What is wider would wrap, and be redrawn in the wrong place.
+    """
     fields = text.split(" | ")
-    while len(fields) > 1 and len(" | ".join(fields)) > width:
+    while len(fields) > 1 and columns(" | ".join(fields)) > width:
         fields.pop()
-    return " | ".join(fields)[: max(width, 0)]
+    text = " | ".join(fields)
+    room = width
+    for position, character in enumerate(text):
+        if (room := room - columns(character)) < 0:
+            return text[:position]
+    return text
+
+
+def columns(text: str) -> int:
+    """Return how many columns *text* takes at most: it may have marks that take none."""
+    return sum(2 if unicodedata.east_asian_width(character) in "FW" else 1 for character in text)
