@@ -10,12 +10,16 @@ from typing import Any, Self
 from pytest_autoresearch import judge
 from pytest_autoresearch.judge import Belief, Noise
 from pytest_autoresearch.measuring.measurement import Measurement
+from pytest_autoresearch.oneline import one_line
 
 VERSION = 2
 
 
 class Unreadable(Exception):
     """The file is not a ``baseline.json`` of this version; the message is one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(one_line(reason, 300))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from pytest_autoresearch.measuring.measurement import Measurement, exact, figure
 from pytest_autoresearch.measuring.output import Crashed, OutOfMemory, RunFailed, ScoreRefused, TimedOut
 from pytest_autoresearch.measuring.scorer import Broken
 from pytest_autoresearch.mending import Mending
+from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.prune import Curve, hopeless
 from pytest_autoresearch.reporting.live import LiveLine
 from pytest_autoresearch.repository import Unusable
@@ -279,7 +280,7 @@ class Baseline(ExperimentItem):
         return Unmet(
             f"no baseline is known for {what}",
             MEASURE,
-            *(f"{key:<12}  {value}" for key, value in self.experiment.platform.items()),
+            *(f"{key:<12}  {one_line(value)}" for key, value in self.experiment.platform.items()),
         )
 
 

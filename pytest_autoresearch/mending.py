@@ -55,7 +55,7 @@ class Mending:
         except pytest.exit.Exception:
             raise
         except Exception as problem:  # noqa: BLE001 - it is somebody else's code
-            self._unmended = f"no fix: {type(problem).__name__}: {one_line(str(problem))}"
+            self._unmended = one_line(f"no fix: {type(problem).__name__}: {problem}")
             return False
         if mended is not None:
             self._take(mended)

@@ -27,6 +27,9 @@ QUIET = {
 class Unusable(Exception):
     """The repository is not in a state to work with; the message is one line, with the relief."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(one_line(reason, 1000))  # names of files and of platforms may be anything
+
 
 class Commit(NamedTuple):
     """What a ref points to."""

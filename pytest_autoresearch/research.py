@@ -199,7 +199,7 @@ class Research:
             session.shouldfail = f"no agent is left: {error}"
             raise session.Failed(session.shouldfail) from error
         except Exception as error:
-            session.shouldfail = f"no proposal: {type(error).__name__}: {one_line(str(error))}"
+            session.shouldfail = one_line(f"no proposal: {type(error).__name__}: {error}")
             raise session.Failed(session.shouldfail) from error
         name = f"trial[{briefing.number:04d}-{slug(proposal.description)}]"
         assert sibling.parent is not None
@@ -261,7 +261,7 @@ class Research:
         except pytest.exit.Exception:
             raise
         except Exception as error:  # noqa: BLE001 - it is somebody else's code
-            problem = f"{type(error).__name__}: {one_line(str(error))}"
+            problem = one_line(f"{type(error).__name__}: {error}")
             return f"pytest_autoresearch_decided failed after {trial.name}: {problem}"
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
+from pytest_autoresearch.oneline import one_line
 
 if TYPE_CHECKING:
     from pytest_autoresearch.campaign import Campaign
@@ -56,8 +56,7 @@ def baseline_row(commit: str, measurements: Sequence[Measurement]) -> str:
 def _row(commit: str, measurements: Sequence[Measurement], status: str, description: str) -> str:
     score = mean_score(measurements) if measurements else 0.0
     memory = max((run.memory_mb or 0.0 for run in measurements), default=0.0) / 1024
-    text = re.sub(r"\s+", " ", description)
-    return f"{commit[:7]}\t{exact(score)}\t{memory:.1f}\t{status}\t{text}\n"
+    return f"{commit[:7]}\t{exact(score)}\t{memory:.1f}\t{status}\t{one_line(description)}\n"
 
 
 def summary(campaign: Campaign, metric: str) -> list[str]:
