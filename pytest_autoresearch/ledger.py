@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
 from pytest_autoresearch.measuring.measurement import Measurement, exact, mean_score
+from pytest_autoresearch.oneline import one_line
 
 Verdict = Literal["kept", "discarded", "crashed", "out of memory", "timeout", "refused"]
 Value = float | int | str | bool
 
 AGAIN = "Incumbent"  # the trailer of a run that the incumbent had
+LONGEST = 400  # characters of any text in an entry
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class Entry:
         # They follow from the script, but not at once: thousands of trials would take minutes to read.
         trailers += [f"Constants: {json.dumps(dict(self.constants))}", f"Essence: {self.essence}"]
         trailers.append(f"Script: {self.blob}")
-        return "\n".join([self.description, "", self.reason, "", *trailers, ""])
+        return "\n".join([_inert(self.description), "", _inert(self.reason), "", *trailers, ""])
 
     @classmethod
     def from_message(cls, message: str, commit: str) -> Self:
@@ -150,6 +152,11 @@ class Entry:
             ValueError: the message is not one that :meth:`message` wrote.
         """
         description, reason, trailers = _parts(message)
+        # Anybody who may write to the repository may have written it.
+        texts = {
+            name: tuple(one_line(text, LONGEST) for text in trailers.get(name, ()))
+            for name in ("Agent", "Hypothesis", "Passed", "Crash")
+        }
         try:
             return cls(
                 number=int(trailers["Trial"][0]),
@@ -164,11 +171,11 @@ class Entry:
                 essence=trailers["Essence"][0],
                 again=parse_measurements(trailers, AGAIN),
                 tokens=int(trailers.get("Tokens", ["0"])[0]),
-                agent=trailers.get("Agent", [""])[0],
-                hypothesis=trailers.get("Hypothesis", [""])[0],
+                agent="".join(texts["Agent"][:1]),
+                hypothesis="".join(texts["Hypothesis"][:1]),
                 usage=Usage(**json.loads(trailers.get("Usage", ["{}"])[0])),
-                passed=tuple(trailers.get("Passed", ())),
-                crashes=tuple(trailers.get("Crash", ())),
+                passed=texts["Passed"],
+                crashes=texts["Crash"],
             )
         except (KeyError, TypeError) as error:
             msg = f"commit {commit} is not a trial: {error}"
@@ -229,7 +236,13 @@ def trailers_of(message: str) -> dict[str, list[str]]:
 
 def _parts(message: str) -> tuple[str, str, dict[str, list[str]]]:
     description, _, rest = message.partition("\n\n")
-    return description, rest.partition("\n\n")[0], trailers_of(message)
+    reason = rest.partition("\n\n")[0]
+    return one_line(description, LONGEST), one_line(reason, LONGEST), trailers_of(message)
+
+
+def _inert(line: str) -> str:
+    """Return *line* with a space before what git would take for a comment, or for a message's end."""
+    return f" {line}" if line.startswith(("#", "---")) else line
 
 
 def _verdict(text: str) -> Verdict:
