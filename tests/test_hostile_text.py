@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 from _pytest._io import TerminalWriter
 from _pytest._io.wcwidth import wcswidth
 from hypothesis import HealthCheck, given, settings
@@ -34,6 +37,8 @@ from pytest_autoresearch.repository import Repository, Unusable
 from pytest_autoresearch.research import slug
 from pytest_autoresearch.settings import TAG
 from tests.project import SCRIPT, Project
+
+NIGHTLY = Path(__file__).parents[1] / ".github" / "workflows" / "nightly.yml"
 
 SCISSORS = "# ------------------------ >8 ------------------------"
 PIECES = [
@@ -548,3 +553,66 @@ def test_the_names_of_changed_files_are_in_one_line(project: Project) -> None:
         (project.path / name).write_text("changed")
     screen = run(project, 4, *RESEARCH)
     assert re.search(r"(?m)^ERROR: uncommitted changes in .*new line.*: commit or stash them first$", screen)
+
+
+# -- the nightly workflow -----------------------------------------------------------------------------------
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the workflow runs there")
+
+
+def run_step(name: str, folder: Path, **programs: str) -> str:
+    """Run a step of the workflow in *folder*, with *programs* of these shell scripts; return its output."""
+    workflow = yaml.safe_load(NIGHTLY.read_text(encoding="utf-8"))
+    [script] = [step["run"] for step in workflow["jobs"]["research"]["steps"] if step.get("name") == name]
+    (folder / "bin").mkdir(exist_ok=True)
+    for program, text in programs.items():
+        (folder / "bin" / program).write_text(f"#!/bin/bash\n{text}")
+        (folder / "bin" / program).chmod(0o755)
+    told = {"TAG": "t", "TRIALS": "2", "HOURS": "1", "TRIALS_BEFORE": "0", "KEPT_BEFORE": "0"}
+    files = {name: str(folder / name) for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
+    path = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=folder,
+        env=told | files | path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@on_linux
+@settings(calm, max_examples=10)
+@given(st.lists(entries(), max_size=40))
+def test_a_row_of_the_summary_is_a_row_of_code(
+    tmp_path_factory: pytest.TempPathFactory, found: list[Entry]
+) -> None:
+    folder = tmp_path_factory.mktemp("night")
+    Results(folder / "results.tsv", "val_bpb", [baseline_row("c" * 40, ()), *map(trial_row, found)])
+    run_step("Sum up", folder, git="")
+    text = (folder / "GITHUB_STEP_SUMMARY").read_bytes().decode()
+    _, told, table = text.removesuffix("\n").split("\n\n")
+    kept = sum(entry.verdict == "kept" for entry in found)
+    assert told.startswith(f"{len(found)} trials: {kept} keep, ")
+    head, _, first, *rows = table.split("\n")
+    assert head == "| commit | val_bpb | memory_gb | kept |"
+    assert first.endswith("| `baseline` |")
+    assert len(rows) == kept
+    # In a span of code there are neither links nor HTML, and nothing but a backtick ends it.
+    assert all(re.fullmatch(r"\| `c{7}` \| 1\.500000 \| 0\.0 \| `[^`|]+` \|", row) for row in rows)
+    news = (folder / "GITHUB_OUTPUT").read_text() if (folder / "GITHUB_OUTPUT").exists() else ""
+    assert news == ("news=true\n" if rows else "")
+
+
+@on_linux
+@pytest.mark.parametrize(
+    "name", ["Run the campaign", "Measure the baseline again"], ids=["campaign", "reproduction"]
+)
+def test_the_runner_hears_no_command_of_a_trial(tmp_path: Path, name: str) -> None:
+    said = [run_step(name, tmp_path, pytest="echo ::error::; echo $@").splitlines() for _ in range(2)]
+    stops, commands, _ = zip(*said, strict=True)
+    assert commands == ("::error::", "::error::")
+    assert all(re.fullmatch(r"::stop-commands::[0-9a-f-]{36}", line) for line in stops)
+    assert len(set(stops)) == 2
