@@ -167,7 +167,7 @@ class Entry:
                 blob=trailers["Script"][0],
                 baseline=float(trailers["Baseline"][0]),
                 measurements=parse_measurements(trailers),
-                constants=json.loads(trailers["Constants"][0]),
+                constants=dict(json.loads(trailers["Constants"][0]).items()),
                 essence=trailers["Essence"][0],
                 again=parse_measurements(trailers, AGAIN),
                 tokens=int(trailers.get("Tokens", ["0"])[0]),
@@ -177,7 +177,7 @@ class Entry:
                 passed=texts["Passed"],
                 crashes=texts["Crash"],
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             msg = f"commit {commit} is not a trial: {error}"
             raise ValueError(msg) from error
 
