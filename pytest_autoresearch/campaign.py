@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_autoresearch import baseline
 from pytest_autoresearch.agents import constants, substance
 from pytest_autoresearch.agents.edits import LARGEST
+from pytest_autoresearch.disk import writing
 from pytest_autoresearch.experiment import FIXED, RECORDS, Experiment
 from pytest_autoresearch.judge import Direction, Judgement
 from pytest_autoresearch.ledger import (
@@ -239,8 +240,9 @@ class Campaign:
         self._essences = {substance.essence(self.start): 0}
         entries = self._entries(trials)
         self._load_standing(opening.name, measured, entries, [trial.parent for trial in trials])
-        self._state.mkdir(parents=True, exist_ok=True)
-        (self._state.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+        with writing(self._state.parent / ".gitignore"):
+            self._state.mkdir(parents=True, exist_ok=True)
+            (self._state.parent / ".gitignore").write_text("*\n", encoding="utf-8")
         self.ledger = Ledger(self._state / "ledger.jsonl", entries)
         rows = [baseline_row(opening.name, measured), *map(trial_row, entries)]
         self._results = Results(self._results_path, metric, rows)
@@ -397,9 +399,10 @@ class Campaign:
         with deferred():
             entry = self._commit(number, proposal, decision)
             self._fresh = ()
+            self.ledger.entries.append(entry)  # it is stored, whatever becomes of the files
             if decision.verdict == "kept" and not touched:
                 self.repository.refresh(*own)
-            self.ledger.record(entry)
+            self.ledger.write(entry)
             self._results.add(trial_row(entry))
         if touched:
             names = ", ".join(sorted(touched))

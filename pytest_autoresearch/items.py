@@ -14,6 +14,7 @@ import pytest
 from pytest_autoresearch import baseline, settings
 from pytest_autoresearch.agents import substance
 from pytest_autoresearch.agents.edits import Refused, check, read
+from pytest_autoresearch.disk import Unwritable
 from pytest_autoresearch.experiment import KEY, Experiment
 from pytest_autoresearch.judge import Judgement, Noise
 from pytest_autoresearch.ledger import Decision
@@ -167,7 +168,9 @@ class ExperimentItem(pytest.Item):
             return Compact(str(error), error.lines)
         if isinstance(error, RunFailed):
             return Compact(str(error), error.tail)
-        if isinstance(error, (NotKept, Refused, Undecided, Unusable, Broken, baseline.Unreadable)):
+        if isinstance(
+            error, (NotKept, Refused, Undecided, Unusable, Unwritable, Broken, baseline.Unreadable)
+        ):
             return Compact(str(error), ())
         return None
 

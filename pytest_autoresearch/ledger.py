@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
+from pytest_autoresearch.disk import writing
 from pytest_autoresearch.measuring.measurement import Measurement, exact, mean_score
 from pytest_autoresearch.oneline import one_line
 
@@ -188,20 +189,20 @@ class Ledger:
     def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
         self.path = path
         self.entries = list(entries)
-        path.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(_line(entry) for entry in entries)
-        if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != lines:
-            fresh = path.with_suffix(".new")
-            fresh.write_text(lines, encoding="utf-8")
-            fresh.replace(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != lines:
+                fresh = path.with_suffix(".new")
+                fresh.write_text(lines, encoding="utf-8")
+                fresh.replace(path)
 
-    def record(self, entry: Entry) -> None:
-        """Add *entry*; on return it is on the disk."""
-        with self.path.open("a", encoding="utf-8") as file:
+    def write(self, entry: Entry) -> None:
+        """Write *entry*, the last one, to the file; on return it is on the disk."""
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
             file.flush()
             os.fsync(file.fileno())
-        self.entries.append(entry)
 
 
 def trailer_name(metric: str) -> str:

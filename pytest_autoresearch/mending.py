@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.agents.briefing import Failure, Proposal, checked
+from pytest_autoresearch.disk import Unwritable
 from pytest_autoresearch.oneline import one_line
 
 FIXES = 3  # of one trial
@@ -52,7 +53,7 @@ class Mending:
         try:
             answer = ask(Failure(self.proposal, str(error), self._last_words(), len(self.crashes)))
             mended = None if answer is None else checked(answer)
-        except pytest.exit.Exception:
+        except (pytest.exit.Exception, Unwritable):
             raise
         except Exception as problem:  # noqa: BLE001 - it is somebody else's code
             self._unmended = one_line(f"no fix: {type(problem).__name__}: {problem}")

@@ -39,12 +39,15 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[settings.KEY] = chosen = settings.Settings.of(config)
     if chosen.research or chosen.replay is not None:
+        from pytest_autoresearch.disk import Unwritable
         from pytest_autoresearch.repository import Unusable
 
         try:
             _configure_replay(config, chosen) if chosen.replay else _configure_research(config, chosen)
         except Unusable as error:
             raise pytest.UsageError(str(error)) from error
+        except Unwritable as error:
+            pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
     if chosen.asked and config.getoption("verbose", None) == 0:  # no such option under -p no:terminal
         config.option.verbose = 1  # a line an item, with its figures; -q still gives a letter each
 

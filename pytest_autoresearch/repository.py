@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_autoresearch import scratch
+from pytest_autoresearch import disk, scratch
 from pytest_autoresearch.oneline import one_line
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Repository:
 
         Neither the index, the working tree nor any ref is touched.
         """
-        with scratch.folder("index") as folder:
+        with disk.writing(), scratch.folder("index") as folder:
             index = {"GIT_INDEX_FILE": str(folder / "index")}
             with self._git.custom_environment(**index):
                 self._call("read-tree", parent)
@@ -237,8 +237,7 @@ class Repository:
             # In a session of its own: Ctrl-C reaches everything in the terminal's, and git must finish.
             return self._git.execute(["git", command, *arguments], start_new_session=True, **options)
         except git.GitCommandError as error:
-            msg = f"git {command}: {_gist(error.stderr)}"
-            raise Unusable(msg) from error
+            raise self._refusal(command, error.stderr) from error
 
     def _try(self, command: str, *arguments: str) -> str | None:
         """Return what git prints, None if it says no: exit code 1; anything else is an error."""
@@ -246,15 +245,20 @@ class Repository:
             command, *arguments, with_extended_output=True, with_exceptions=False
         )
         if status > 1:
-            msg = f"git {command}: {_gist(errors)}"
-            raise Unusable(msg)
+            raise self._refusal(command, errors)
         return None if status else str(output).strip() or None
 
     def _with_input(self, data: bytes, command: str, *arguments: str) -> str:
-        with tempfile.TemporaryFile() as stream:
+        with disk.writing(), tempfile.TemporaryFile() as stream:
             stream.write(data)
             stream.seek(0)
             return str(self._call(command, *arguments, istream=stream)).strip()
+
+    def _refusal(self, command: str, said: str) -> Exception:
+        """Return what to raise when git has failed and *said* why."""
+        place = self._git.environment().get("GIT_INDEX_FILE") if "index" in said else None
+        unwritable = disk.told(_unframed(said), f"git {command}", Path(place).parent if place else self.root)
+        return unwritable or Unusable(f"git {command}: {_gist(said)}")
 
     def _mode(self, revision: str, path: str) -> str:
         entry = str(self._call("ls-tree", revision, "--", path))
@@ -304,10 +308,14 @@ def decoded(data: bytes, name: str) -> str:
         raise Unusable(msg) from error
 
 
+def _unframed(text: str | bytes | None) -> str:
+    """Return what git said, which GitPython puts into a frame."""
+    said = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+    return said.strip().removeprefix("stderr: '").removesuffix("'")
+
+
 def _gist(text: str | bytes | None) -> str:
     """Return the line of what git said that tells what is wrong."""
-    said = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
-    # GitPython frames what git said.
-    lines = said.strip().removeprefix("stderr: '").removesuffix("'").splitlines()
+    lines = _unframed(text).splitlines()
     telling = [line for line in lines if line.startswith(("fatal: ", "error: "))]
     return one_line([*lines, *telling][-1]) if lines else "no reason given"

@@ -17,6 +17,7 @@ from pytest_autoresearch import agents, scratch
 from pytest_autoresearch.agents.briefing import Briefing, checked
 from pytest_autoresearch.agents.panel import NoneLeft
 from pytest_autoresearch.campaign import Campaign
+from pytest_autoresearch.disk import KINDS, Unwritable, writing
 from pytest_autoresearch.experiment import KEY, PROGRAM
 from pytest_autoresearch.items import Baseline, Claim, Trial
 from pytest_autoresearch.lock import Held, Lock
@@ -76,7 +77,8 @@ class Research:
             (repository.directory / "autoresearch.lock", "this working tree", elsewhere),
         ):
             try:
-                lock = self._held.enter_context(Lock(path))
+                with writing(path):
+                    lock = self._held.enter_context(Lock(path))
             except Held as holder:
                 raise Unusable(f"{what} is in use by {holder}: wait for it, or {relief}") from None
             if lock.died and what != "this working tree":
@@ -113,6 +115,8 @@ class Research:
                         self._claim(session, item)
             except Unusable as error:
                 pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+            except Unwritable as error:
+                pytest.exit(f"{error}; {self._stored()}", returncode=pytest.ExitCode.TESTS_FAILED)
         session.testscollected = len(session.items) + self._trials_run
         return result
 
@@ -123,6 +127,35 @@ class Research:
                 reporter.ensure_newline()
                 reporter.write_line(f"healed: {line}")
         self.campaign.healed.clear()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """End the session where an item meets a disk that fails: that is no fault of the item's."""
+        if call.excinfo is not None and isinstance(call.excinfo.value, Unwritable):
+            raise call.excinfo.value
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Let the summary follow where pytest cannot write files of its own: its cache, or JUnit's."""
+        try:
+            return (yield)
+        except OSError as error:
+            if error.errno not in KINDS:
+                raise
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+            reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+            if reporter is not None:
+                reporter.write_line(f"pytest could not write its own files: {one_line(str(error))}")
+            return None
+
+    def _stored(self) -> str:
+        if not self.campaign.begun:
+            return "nothing that was stored is lost"
+        number = self.campaign.next_number - 1
+        return f"every trial up to {number} is stored" if number else "the baseline is stored"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what came of it, over all sessions of the campaign."""
@@ -193,7 +226,7 @@ class Research:
             if proposal is None:
                 return None
             proposal = checked(proposal)
-        except pytest.exit.Exception:
+        except (pytest.exit.Exception, Unwritable):
             raise
         except NoneLeft as error:
             session.shouldfail = f"no agent is left: {error}"

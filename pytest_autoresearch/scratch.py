@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_autoresearch.disk import writing
 from pytest_autoresearch.lock import Held, Lock
 
 PREFIX = "autoresearch-"
@@ -25,7 +26,8 @@ OWNER = "owner"  # the lock's file
 @contextlib.contextmanager
 def folder(name: str) -> Iterator[Path]:
     """Yield a new folder, and remove it afterwards; *name* is what its own begins with."""
-    path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_own())).resolve()
+    with writing():
+        path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_own())).resolve()
     try:
         yield path
     finally:

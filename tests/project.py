@@ -99,6 +99,7 @@ class Project:
         self.commit()
         self.temporary = self.path / ".git" / "tmp"  # where what is killed may leave something
         self.temporary.mkdir()
+        self.inside: list[str] = []  # the command line that pytest is started by, if any
 
     def git(self, *arguments: str) -> str:
         """Run git and return what it prints."""
@@ -152,7 +153,7 @@ class Project:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start pytest and return its process."""
         without = [argument for name in PLUGINS for argument in ("-p", f"no:{name}")]
-        command = [sys.executable, "-m", "pytest", *without, *arguments]
+        command = [*self.inside, sys.executable, "-m", "pytest", *without, *arguments]
         own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
         return subprocess.Popen(
             command,

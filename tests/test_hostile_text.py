@@ -283,7 +283,7 @@ def test_a_line_of_the_ledger_is_read_back_as_it_was(
     path = tmp_path_factory.getbasetemp() / "hostile" / "ledger.jsonl"
     ledger = Ledger(path, found[:2])
     for entry in found[2:]:
-        ledger.record(entry)
+        ledger.write(entry)
     text = path.read_text(encoding="utf-8")
     assert all(map(is_tame, text.split("\n")))
     documents = [json.loads(line) for line in text.splitlines()]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+from pytest_autoresearch.disk import writing
 from pytest_autoresearch.measuring.clock import Calibrated, Clock, Kind
 from pytest_autoresearch.measuring.data import Data
 from pytest_autoresearch.measuring.sandbox import Guarded
@@ -258,12 +259,18 @@ def _own_copy(descriptor: int) -> BinaryIO:
         raise Refused("the sealed model is no regular file")
     if status.st_size > LARGEST:
         raise Refused(f"the sealed model has {status.st_size} bytes, at most {LARGEST} are allowed")
-    copy = tempfile.TemporaryFile()  # noqa: SIM115  the caller's to close
+    with writing():
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  the caller's to close
     # As many bytes as it has now: it may grow, or be one of the kernel's that have no size, and no end.
-    try:
-        while chunk := os.pread(descriptor, min(1 << 20, status.st_size - copy.tell()), copy.tell()):
+    with writing():  # what is ours to write is no fault of the model's
+        while chunk := _read(descriptor, min(1 << 20, status.st_size - copy.tell()), copy.tell()):
             copy.write(chunk)
+        copy.flush()
+    return copy
+
+
+def _read(descriptor: int, length: int, position: int) -> bytes:
+    try:
+        return os.pread(descriptor, length, position)
     except OSError as error:
         raise Refused(f"the sealed model cannot be read: {error.strerror}") from error
-    copy.flush()
-    return copy

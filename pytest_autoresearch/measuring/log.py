@@ -8,16 +8,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pytest_autoresearch.disk import writing
+
 HEAD, TAIL = 1 << 20, 1 << 20  # bytes of one run that are kept
 EXCERPT = 1 << 17  # bytes of a trial's runs together that are worth keeping for good
 
 
 class Log:
-    """A file to which a run's output is appended; the end of a long one is written when it is closed."""
+    """A file to which a run's output is appended; the end of a long one is written when it is closed.
+
+    Raises:
+        disk.Unwritable: it cannot be written, now or later.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._path = path
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
         self._room = HEAD
         self._tail: deque[bytes] = deque()
         self._held = self._dropped = 0  # bytes
@@ -32,7 +40,8 @@ class Log:
 
     def write(self, chunk: bytes) -> None:
         """Take more output in."""
-        self._file.write(chunk[: self._room])
+        with writing(self._path):
+            self._file.write(chunk[: self._room])
         rest, self._room = chunk[self._room :], max(self._room - len(chunk), 0)
         if rest:
             self._tail.append(rest)
@@ -42,7 +51,7 @@ class Log:
 
     def close(self) -> None:
         """Write the end."""
-        with self._file:
+        with writing(self._path), self._file:
             if self._held > TAIL:
                 self._drop(self._held - TAIL)
             if self._dropped:

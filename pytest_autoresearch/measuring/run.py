@@ -8,11 +8,13 @@ import math
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_autoresearch import scratch
+from pytest_autoresearch.disk import FULL, NO_ROOM, Unwritable, is_full, writing
 from pytest_autoresearch.measuring import sandbox
 from pytest_autoresearch.measuring.handover import Handover, Terms, Thorough
 from pytest_autoresearch.measuring.measurement import Measurement
@@ -99,7 +101,7 @@ def measure(
         output.ScoreRefused: the model it handed in cannot be scored, or cheats.
     """
     started = time.monotonic()
-    with fresh_directory(files) as folder, contextlib.ExitStack() as opened:
+    with _blameless(), fresh_directory(files) as folder, contextlib.ExitStack() as opened:
         environment = conditions.environment(seed, folder)
         theirs: list[int] = []
         if conditions.terms is not None:
@@ -130,11 +132,25 @@ def measure(
 
 
 @contextlib.contextmanager
+def _blameless() -> Iterator[None]:
+    """Take a crash for want of room as no fault of the run's where there is none without the run either."""
+    try:
+        yield
+    except Crashed as error:
+        folder = Path(tempfile.gettempdir())
+        said = next((line for line in error.tail if NO_ROOM.search(line)), None)
+        if said is None or not is_full(folder):
+            raise
+        raise Unwritable(FULL, f"a run failed in {str(folder)!r}: {said.strip()}") from error
+
+
+@contextlib.contextmanager
 def fresh_directory(files: Mapping[str, str]) -> Iterator[Path]:
     """Yield a new directory that holds *files*, and remove it afterwards."""
     with scratch.folder("run") as folder:
-        for path, text in files.items():
-            (folder / path).write_bytes(text.encode())
+        with writing(folder):
+            for path, text in files.items():
+                (folder / path).write_bytes(text.encode())
         yield folder
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pytest_autoresearch import scratch
+from pytest_autoresearch.disk import writing
 from pytest_autoresearch.measuring import sandbox
 from pytest_autoresearch.measuring.wire import VARIABLE, Garbled, Wire
 from pytest_autoresearch.oneline import one_line
@@ -78,7 +79,8 @@ class Scorer:
         if self._guarded is not None:
             return
         folder = self._live.enter_context(scratch.folder("scorer"))
-        (folder / "prepare.py").write_bytes(self._fixed.encode())
+        with writing(folder):
+            (folder / "prepare.py").write_bytes(self._fixed.encode())
         self._wire, theirs = Wire.pair()
         self._live.callback(self._wire.close)
         command = [sys.executable, "-m", "pytest_autoresearch.measuring.scoring"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_autoresearch.disk import Unwritable
 from pytest_autoresearch.experiment import KEY, Experiment
 from pytest_autoresearch.measuring.output import RunFailed
 from pytest_autoresearch.oneline import one_line
@@ -50,12 +51,12 @@ def opened_experiment(
 
         try:
             session.stash[KEY] = experiment = Experiment.of(settings, show, revision)
-        except (RunFailed, Unusable) as error:
+            experiment.start_scorer()
+        except (RunFailed, Unusable, Unwritable) as error:
             reason = f"prepare.py failed, {error}" if isinstance(error, RunFailed) else str(error)
             pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)
     if reporter is not None and reporter.verbosity >= 0:
         reporter.write_line(TRUST[experiment.trust].format(metric=settings.metric))
-    experiment.start_scorer()
     try:
         yield experiment
     finally:

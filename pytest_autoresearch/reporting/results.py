@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_autoresearch.disk import writing
 from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
 from pytest_autoresearch.oneline import one_line
 
@@ -33,12 +34,13 @@ class Results:
         self._path = path
         header = f"commit\t{metric}\tmemory_gb\tstatus\tdescription\n"
         fresh = path.with_suffix(".tsv.new")
-        fresh.write_text(header + "".join(rows), encoding="utf-8")
-        fresh.replace(path)
+        with writing(fresh):
+            fresh.write_text(header + "".join(rows), encoding="utf-8")
+            fresh.replace(path)
 
     def add(self, row: str) -> None:
         """Append *row*."""
-        with self._path.open("a", encoding="utf-8") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(row)
 
 

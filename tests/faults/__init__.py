@@ -1,1 +1,1 @@
-"""What happens to a campaign should not happen to what it has found."""
+"""Faults of the machine: whatever fails, what was decided is there, and the campaign goes on."""

@@ -56,7 +56,7 @@ def git(original: Callable[..., Any]) -> Callable[..., Any]:
 
 Repository._call = git(Repository._call)  # type: ignore[method-assign]
 before(ledger.Ledger, "__init__", "open the ledger")
-before(ledger.Ledger, "record", "write to the ledger")
+before(ledger.Ledger, "write", "write to the ledger")
 before(os, "fsync", "let the ledger reach the disk")
 before(results.Results, "__init__", "write results.tsv")
 before(results.Results, "add", "add to results.tsv")

@@ -1,0 +1,83 @@
+"""The disk: full, failing or read-only; what the harness writes then fails in one line, whoever writes it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_autoresearch.oneline import one_line
+
+ROOM = 16 << 20  # bytes; a file system that has less left is full, for what a run writes
+FULL, CLOSED, FAILS = "the disk is full", "the disk cannot be written to", "the disk fails"
+RELIEF = {
+    FULL: "free some space, and start again",
+    CLOSED: "make it writable, and start again",
+    FAILS: "look after it, and start again",
+}
+KINDS = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: CLOSED,
+    errno.EACCES: CLOSED,
+    errno.EPERM: CLOSED,
+    errno.EIO: FAILS,
+}
+# What git says of them, which does not always give the system's reason.
+NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded|Out of diskspace")
+NO_LEAVE = re.compile(r"Read-only file system|Permission denied|insufficient permission|not permitted")
+NO_LUCK = re.compile(
+    r"Input/output error|(could not|couldn't|unable to|failed to) (write|append|fsync|set)|write error",
+    re.IGNORECASE,
+)
+LENGTH = 500
+
+
+class Unwritable(Exception):
+    """What the harness has to write cannot be written; one line with what, where and the relief."""
+
+    def __init__(self, kind: str, what: str) -> None:
+        super().__init__(one_line(f"{kind}: {what}: {RELIEF[kind]}", LENGTH))
+
+
+@contextlib.contextmanager
+def writing(place: Path | None = None) -> Iterator[None]:
+    """Raise :class:`Unwritable` where the block meets an OSError.
+
+    Args:
+        place: what is written, where the error does not tell; None is the folder for temporary files.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or place or tempfile.tempdir or "no folder for temporary files"
+        reason = error.strerror or str(error)
+        raise Unwritable(KINDS.get(error.errno or 0, FAILS), f"{reason}: {str(where)!r}") from error
+
+
+def told(said: str, by: str, place: Path) -> Unwritable | None:
+    """Return what to raise for what git has *said*; None if that has nothing to do with the disk.
+
+    Args:
+        said: all of it.
+        by: whom to name.
+        place: where it has been writing.
+    """
+    for form, kind in ((NO_ROOM, FULL), (NO_LEAVE, CLOSED), (NO_LUCK, FAILS)):
+        for line in said.splitlines():
+            if form.search(line):
+                full = (
+                    kind == FAILS and not re.search(os.strerror(errno.EIO), said) and is_full(place, 1 << 16)
+                )
+                return Unwritable(FULL if full else kind, f"{by} in {str(place)!r}: {line.strip()}")
+    return None
+
+
+def is_full(place: Path, room: int = ROOM) -> bool:
+    """Tell whether less than *room* bytes are left where *place* is."""
+    return shutil.disk_usage(place).free < room
