@@ -111,8 +111,8 @@ class Campaign:
             return False
         head = repository.head()
         known = {commit.name for commit in repository.commits(f"{self._refs}*")}
-        if head not in known and trailers_of(repository.message(head)).get("Trial") != ["0"]:
-            return False  # nor a baseline that was measured anew, for which there is no ref
+        if head not in known and "Trial" not in trailers_of(repository.message(head)):
+            return False  # nor a baseline that was measured anew, or a keep, whose ref was not written
         return all(repository.blob_in_tree(path) == repository.blob_of(path, "HEAD^") for path in changed)
 
     @property
@@ -138,6 +138,9 @@ class Campaign:
             exists = self.repository.tip_of(f"refs/heads/{self.branch}") is not None
             self.repository.switch(self.branch, create=not exists)
         self._tip = self.repository.head()
+        keep = experiment.settings.keep_logs
+        self._logs = Logs(self.repository, f"{self._refs}log/", self._state / "logs", keep)
+        self._finish_keep()
 
     def begin(self, runs: tuple[Measurement, ...]) -> None:
         """Take the baseline, just measured in *runs*, as the incumbent, and read what was tried before.
@@ -161,11 +164,20 @@ class Campaign:
                 self._fresh = runs  # the next trial's to store
         self.incumbent = record
         self._load()
-        settings = experiment.settings
-        self._logs = Logs(self.repository, f"{self._refs}log/", self._state / "logs", settings.keep_logs)
         if self._logs.start(self.next_number):
             self.healed.append(f"trial {self.next_number} was stopped before its verdict: its log is dropped")
         self.begun = True
+
+    def _finish_keep(self) -> None:
+        """Write the ref of a trial that is the tip of the branch: git moves one ref after the other."""
+        number = trailers_of(self.repository.message(self._tip)).get("Trial", [""])[0]
+        if not re.fullmatch(r"[1-9]\d{,8}", number):
+            return
+        refs = self.repository.refs("refs/autoresearch/")
+        ref, before = (f"{self._refs}{which:04d}" for which in (int(number), int(number) - 1))
+        if ref not in refs and before in refs and self._tip not in refs.values():  # of another campaign
+            self.repository.move({ref: (None, self._tip), **self._logs.moves(int(number))})
+            self.healed.append(f"trial {number} was kept, and now has its ref too")
 
     def _check_same(self, opening: str) -> None:
         trailers = trailers_of(self.repository.message(opening))
@@ -449,8 +461,8 @@ class Campaign:
             files[self._records] = baseline.write(self._experiment.records(), record)
         commit = repository.commit(self._tip, files, entry.message(self._experiment.settings.metric))
         refs: dict[str, tuple[str | None, str | None]] = {ref: (None, commit), **self._logs.moves(number)}
-        if decision.verdict == "kept":
-            refs[f"refs/heads/{self.branch}"] = (self._tip, commit)
+        if decision.verdict == "kept":  # the branch first: where that is all that happens, the ref can follow
+            refs = {f"refs/heads/{self.branch}": (self._tip, commit), **refs}
         repository.move(refs)
         self._logs.stored(number)
         if decision.verdict == "kept":

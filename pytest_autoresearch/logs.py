@@ -26,7 +26,7 @@ class Logs:
             keep: of how many trials, the latest, the logs are wanted; None is all.
         """
         self._repository, self._refs, self._folder, self._keep = repository, refs, folder, keep
-        self._stored = {int(name.removeprefix(refs)) for name in repository.names(f"{refs}*")}
+        self._stored = {int(name.removeprefix(refs)) for name in repository.refs(f"{refs}*")}
 
     def path(self, number: int) -> Path:
         """Return the file of a trial."""

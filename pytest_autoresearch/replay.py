@@ -51,7 +51,7 @@ class Past:
         trials = repository.commits(f"refs/autoresearch/{tag}/{number:04d}")
         openings = repository.commits(f"refs/autoresearch/{tag}/0000")
         if not trials or not openings or not number:
-            there = len(repository.names(f"refs/autoresearch/{tag}/[0-9]*")) - 1
+            there = len(repository.refs(f"refs/autoresearch/{tag}/[0-9]*")) - 1
             has = f"{tag} has the trials 1 to {there}" if there > 0 else f"no trials of {tag} are here"
             raise Unusable(f"there is no trial {name}: {has}")
         [trial], [opening] = trials, openings

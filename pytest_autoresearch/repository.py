@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import git
 
 IDENTITY = ("pytest-autoresearch", "autoresearch@localhost")
+FRESH = ".autoresearch.new"  # where files of the working tree are written before they replace the old ones
 QUIET = {
     "core.hooksPath": os.devnull,
     "core.fsmonitor": "false",
@@ -150,12 +153,16 @@ class Repository:
         listing = self._call("diff", *options) + "\0" + self._call("diff", "--cached", *options)
         return sorted({path for path in listing.split("\0") if path})
 
-    def names(self, pattern: str) -> list[str]:
-        """Return the names of the refs that match *pattern*, in which ``*`` stands for no slash."""
-        return str(self._call("for-each-ref", "--format=%(refname)", pattern)).splitlines()
+    def refs(self, pattern: str) -> dict[str, str]:
+        """Return name and object of every ref that matches *pattern* or, if it ends with a slash, lies there.
+
+        ``*`` stands for no slash.
+        """
+        listing = str(self._call("for-each-ref", "--format=%(refname) %(objectname)", pattern))
+        return dict(line.rsplit(" ", 1) for line in listing.splitlines())
 
     def commits(self, pattern: str) -> list[Commit]:
-        """Return the commit of every ref that matches *pattern*, in which ``*`` stands for no slash."""
+        """Return the commit of every ref that matches *pattern*, as :meth:`refs` does."""
         # A message may hold any character but NUL, so NUL parts the fields and ends the rows.
         form = "--format=%(refname)%00%(objectname)%00%(parent)%00%(contents)%00"
         fields = str(self._call("for-each-ref", form, pattern)).split("\0")
@@ -202,13 +209,14 @@ class Repository:
             else f"update {name} {new} {old}"
             for name, (old, new) in refs.items()
         ]
-        self._with_input(
-            "\n".join(["start", *updates, "prepare", "commit", ""]).encode(),
-            "update-ref",
-            "-m",
-            "autoresearch",
-            "--stdin",
-        )
+        transaction = "\n".join(["start", *updates, "prepare", "commit", ""]).encode()
+        try:
+            self._with_input(transaction, "update-ref", "-m", "autoresearch", "--stdin")
+        except disk.Unwritable:
+            # All that git writes now is a line in the logs of refs, and the last one may be what has failed.
+            there = {name: self._try("rev-parse", "--verify", "--quiet", name) for name in refs}
+            if any(there[name] != new for name, (_, new) in refs.items()):
+                raise
 
     def switch(self, branch: str, *, create: bool) -> None:
         """Check out *branch*.
@@ -216,12 +224,38 @@ class Repository:
         Raises:
             Unusable: git refuses, for example because another worktree has it.
         """
-        self._call("checkout", "--quiet", *(["-b"] if create else []), branch)
+        added = [] if create else self._differing(branch, "A")
+        before = {path for path in added if os.path.lexists(self.root / path)} | set(self.changes())
+        try:
+            self._call("checkout", "--quiet", *(["-b"] if create else []), branch)
+        except disk.Unwritable:
+            # git leaves the working tree as far as it has come.
+            with contextlib.suppress(disk.Unwritable, Unusable, OSError):
+                for path in set(added) - before:
+                    (self.root / path).unlink(missing_ok=True)
+                self._call("checkout-index", "--force", "--", *(set(self.changes()) - before))
+            raise
+
+    def _differing(self, revision: str, kinds: str) -> list[str]:
+        options = ("--name-only", "--no-renames", f"--diff-filter={kinds}", "-z")
+        return [path for path in str(self._call("diff", *options, "HEAD", revision)).split("\0") if path]
 
     def refresh(self, *paths: str) -> None:
-        """Bring files of the index and the working tree to what HEAD holds, through no filter program."""
+        """Bring files of the index and the working tree to what HEAD holds, through no filter program.
+
+        Each is written beside its place first, for git would leave half of one on a full disk.
+        """
+        beside = (self.root / paths[0]).with_name(FRESH)
         with self._git.custom_environment(**self._without_filters()):
-            self._call("checkout", "--quiet", "HEAD", "--", *paths)
+            self._call("reset", "--quiet", "HEAD", "--", *paths)
+            try:
+                self._call("checkout-index", "--force", f"--prefix={beside}/", "--", *paths)
+                with disk.writing(beside):
+                    for path in filter(lambda path: os.path.lexists(beside / path), paths):
+                        (beside / path).replace(self.root / path)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+            self._call("update-index", "-q", "--refresh")
 
     def _without_filters(self) -> dict[str, str]:
         """Return an environment in which no program of the configuration sees what is checked out."""

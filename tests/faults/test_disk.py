@@ -102,11 +102,22 @@ def test_a_repository_that_is_full(campaign: Project, pages: int) -> None:
     goes_on(campaign)
 
 
-@pytest.mark.parametrize("pages", [0, 9])
+@pytest.mark.parametrize("pages", [0, 8, 9])
 @pytest.mark.usefixtures("small_disks")
 def test_a_repository_that_is_full_from_the_beginning(campaign: Project, pages: int) -> None:
     session = on_disk(campaign, campaign.path, f"full but for {pages}", BEGINNING)
     ends_in_one_line(session, FULL)
+    goes_on(campaign)
+
+
+@pytest.mark.usefixtures("small_disks")
+def test_a_branch_that_cannot_be_checked_out_for_want_of_room(campaign: Project) -> None:
+    research(campaign, "--autoresearch-trials=1").exits(0)
+    campaign.git("checkout", "--quiet", "main")
+    session = on_disk(campaign, campaign.path, "full but for 1", BEGINNING)
+    ends_in_one_line(session, FULL, "git checkout")
+    assert campaign.git("branch", "--show-current") == "main"
+    assert campaign.git("status", "--porcelain") == "?? results.tsv"
     goes_on(campaign)
 
 
@@ -138,7 +149,13 @@ def test_what_is_read_only(campaign: Project, name: str, when: str) -> None:
     "what",
     [
         "write .git/objects/",
+        "fsync .git/objects/",
+        "write .git/logs/refs/heads/autoresearch/t",
+        "rename .git/refs/heads/autoresearch/t",
         "rename .git/refs/autoresearch/t/0002",
+        "rename .git/index",
+        "write experiment/train.py",
+        "rename experiment/train.py",
         "write ledger.jsonl",
         "write results.tsv",
     ],
@@ -157,6 +174,10 @@ def test_what_follows_from_the_refs_does_not_count_for_the_verdict(campaign: Pro
     session = broken(campaign, shim, "write ledger.jsonl", AFTER)
     session.exits(1).shows("2 trials: 2 kept", "0002  0.9600", "every trial up to 2 is stored").leaves_clean()
     assert sorted(campaign.refs()) == ["0000", "0001", "0002"]
+
+
+def test_the_log_of_a_ref_is_no_reason_to_stop(campaign: Project, shim: Path) -> None:
+    broken(campaign, shim, "write .git/logs/HEAD", AFTER).exits(0).decides("kept", "kept").leaves_clean()
 
 
 def test_files_of_pytests_own_are_not_in_the_way(campaign: Project, shim: Path) -> None:
