@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import fcntl
 import os
@@ -54,10 +55,9 @@ class Lock:
         """Let go of it, and leave word that this was meant; it may be called again."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            try:
+            with contextlib.suppress(OSError):  # on a disk that has failed meanwhile
                 os.ftruncate(descriptor, 0)
-            finally:
-                os.close(descriptor)
+            os.close(descriptor)
 
     def _read(self) -> str | None:
         text = os.pread(self._descriptor, 200, 0).decode(errors="replace")

@@ -222,7 +222,7 @@ def test_an_item_of_an_ordinary_session_fails_in_one_line(campaign: Project) -> 
         "experiment/train.py::baseline",
         "--autoresearch-sandbox=none",
         FAULT_WHEN=BEGINNING,
-        FAULT_WHAT="full but for 1",
+        FAULT_WHAT="full but for 2",
         FAULT_PLACE=str(campaign.temporary),
     )
     session.exits(1).shows("baseline FAILED", FULL, str(campaign.temporary)).hides("Traceback", "raise ")
