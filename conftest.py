@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 
 from tests.project import Project
@@ -13,3 +16,24 @@ pytest_plugins = ["pytester"]
 def project(pytester: pytest.Pytester) -> Project:
     """Return a scratch project with an experiment that takes milliseconds."""
     return Project(pytester)
+
+
+@pytest.fixture
+def campaign(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return the project with campaign t: a trial that was kept, one that was discarded, and one to come.
+
+    It is researched once, and copied from then on.
+    """
+    first = tmp_path_factory.getbasetemp() / "campaign"
+    if not first.exists():
+        project.proposes(
+            ("LR = 0.04", "LR = 0.05"), ("BATCH = 64", "BATCH = 128"), ("LR = 0.05", "LR = 0.06")
+        )
+        (project.path / ".git" / "info" / "exclude").write_text("results.tsv\n")
+        project.research("--autoresearch-trials=2").exits(0).decides("kept", "discarded")
+        shutil.copytree(project.path, first, symlinks=True)
+    else:
+        shutil.rmtree(project.path)
+        shutil.copytree(first, project.path, symlinks=True)
+        os.chdir(project.path)  # pytester's own folder is a new one now
+    return project

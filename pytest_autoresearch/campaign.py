@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_autoresearch import baseline
+from pytest_autoresearch import baseline, ground
 from pytest_autoresearch.agents import constants, substance
 from pytest_autoresearch.agents.edits import LARGEST
 from pytest_autoresearch.disk import writing
@@ -83,11 +83,16 @@ class Campaign:
     # -- opening ----------------------------------------------------------------------------------
 
     def check_clean(self) -> None:
-        """Look whether the working tree holds nothing but what is committed.
+        """Look whether the working tree holds nothing but what is committed, and nothing is in the way.
 
         Raises:
-            Unusable: it does, and it is not a keep that was killed half way.
+            Unusable: it does, and it is not a keep that was killed half way; or something is.
         """
+        repository, trials = self.repository, self._commits()
+        ground.check_room(repository, self.tag, self._state)
+        ground.check_seen(repository, self._records, repository.script, repository.beside(FIXED))
+        if trials:
+            ground.check_whole(repository, self.tag, trials)
         changed = self.repository.changes()
         if changed and not self._is_unfinished_keep(changed):
             msg = f"uncommitted changes in {', '.join(changed[:3])}: commit or stash them first"
@@ -98,9 +103,11 @@ class Campaign:
 
     def _is_results(self) -> bool:
         """Tell whether ``results.tsv`` can be written over: its first row is the opening of a campaign."""
+        if not self._results_path.is_file():
+            return False
         rows = self._results_path.read_text(encoding="utf-8", errors="replace").splitlines()
         if len(rows) < 2:
-            return False
+            return not rows
         openings = self.repository.commits("refs/autoresearch/*/0000")
         return rows[1].partition("\t")[0] in {opening.name[:7] for opening in openings}
 
@@ -131,6 +138,7 @@ class Campaign:
         opening = self.repository.tip_of(self._refs + "0000")
         if opening is not None:
             self._check_same(opening)
+            ground.check_record(self.repository, self._records, self.revision, opening, self._record_in)
         if changed := self.repository.changes():
             self.repository.refresh(*changed)
             self.healed.append(f"{', '.join(changed)} brought to what the branch's last commit had stored")
@@ -239,11 +247,7 @@ class Campaign:
     def _load(self) -> None:
         """Read start and ledger from the refs, and write the files that follow from them."""
         metric = self._experiment.settings.metric
-        commits = {
-            self._number(commit.ref): commit
-            for commit in self.repository.commits(f"{self._refs}*")
-            if commit.ref != self._refs + CLAIM
-        }
+        commits = self._commits()
         opening = commits.pop(0)
         trials = [commits[number] for number in sorted(commits)]
         measured = parse_measurements(trailers_of(opening.message))
@@ -279,14 +283,17 @@ class Campaign:
         if version != self.incumbent.blob:
             self._replace_incumbent(self.incumbent)
 
+    def _record_in(self, revision: str) -> baseline.Record | None:
+        """Return what a commit holds of this platform; raise Unreadable if that cannot be told."""
+        records = baseline.read(self.repository.committed(self._records, revision))
+        return baseline.find(records, self._experiment.platform, self._experiment.settings.metric)
+
     def _record_of(self, revision: str) -> baseline.Record:
-        experiment = self._experiment
         relief = "choose another --autoresearch-tag"
         try:
-            records = baseline.read(self.repository.committed(self._records, revision))
+            record = self._record_in(revision)
         except baseline.Unreadable as error:
             raise Unusable(f"{self.tag} was begun with another version ({error}): {relief}") from error
-        record = baseline.find(records, experiment.platform, experiment.settings.metric)
         if record is None:
             raise Unusable(f"{revision} holds no baseline of {self.tag}: {relief}")
         return record
@@ -294,6 +301,14 @@ class Campaign:
     def _replace_incumbent(self, record: baseline.Record) -> None:
         """Go on from a script that somebody has committed by hand in the incumbent's place."""
         self.standing = dataclasses.replace(self.standing, belief=record.belief, noise=record.noise)
+
+    def _commits(self) -> dict[int, Commit]:
+        """Return what the refs of the trials, by number, and of the opening, 0, point to."""
+        return {
+            self._number(commit.ref): commit
+            for commit in self.repository.commits(f"{self._refs}*")
+            if commit.ref != self._refs + CLAIM
+        }
 
     def _number(self, ref: str) -> int:
         name = ref.removeprefix(self._refs)
@@ -412,14 +427,25 @@ class Campaign:
             entry = self._commit(number, proposal, decision)
             self._fresh = ()
             self.ledger.entries.append(entry)  # it is stored, whatever becomes of the files
-            if decision.verdict == "kept" and not touched:
-                self.repository.refresh(*own)
-            self.ledger.write(entry)
-            self._results.add(trial_row(entry))
+            try:
+                self.ledger.write(entry)
+                self._results.add(trial_row(entry))
+            finally:
+                if decision.verdict == "kept" and not touched:
+                    self._follow(number)
         if touched:
             names = ", ".join(sorted(touched))
             raise Unusable(f"{names} changed during trial {number}, which is stored: restore and start again")
         return entry
+
+    def _follow(self, number: int) -> None:
+        """Bring the working tree to a trial that was kept."""
+        if self.repository.branch() != self.branch:
+            raise Unusable(f"{self.branch} was left during trial {number}, which is stored: start again")
+        try:
+            self.repository.refresh(self.repository.script, self._records)
+        except Unusable as error:
+            raise Unusable(f"trial {number} is stored, but not in the working tree: {error}") from error
 
     def _commit(self, number: int, proposal: Proposal, decision: Decision) -> Entry:
         repository, ref = self.repository, f"{self._refs}{number:04d}"
@@ -464,7 +490,7 @@ class Campaign:
         if decision.verdict == "kept":  # the branch first: where that is all that happens, the ref can follow
             refs = {f"refs/heads/{self.branch}": (self._tip, commit), **refs}
         repository.move(refs)
-        self._logs.stored(number)
+        self._logs.stored(number, refs)
         if decision.verdict == "kept":
             self.incumbent, self._tip = record, commit
         self.standing = standing

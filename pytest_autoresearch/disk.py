@@ -32,7 +32,8 @@ KINDS = {
 NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded|Out of diskspace")
 NO_LEAVE = re.compile(r"Read-only file system|Permission denied|insufficient permission|not permitted")
 NO_LUCK = re.compile(
-    r"Input/output error|(could not|couldn't|unable to|failed to) (write|append|fsync|set)|write error",
+    r"Input/output error|write error|unable to create directory"
+    r"|(could not|couldn't|unable to|failed to) (write|append|fsync|set)",
     re.IGNORECASE,
 )
 LENGTH = 500
@@ -71,11 +72,18 @@ def told(said: str, by: str, place: Path) -> Unwritable | None:
     for form, kind in ((NO_ROOM, FULL), (NO_LEAVE, CLOSED), (NO_LUCK, FAILS)):
         for line in said.splitlines():
             if form.search(line):
-                full = (
-                    kind == FAILS and not re.search(os.strerror(errno.EIO), said) and is_full(place, 1 << 16)
-                )
-                return Unwritable(FULL if full else kind, f"{by} in {str(place)!r}: {line.strip()}")
+                found = _cause(said, place) if kind == FAILS else kind
+                return Unwritable(found, f"{by} in {str(place)!r}: {line.strip()}")
     return None
+
+
+def _cause(said: str, place: Path) -> str:
+    """Return what keeps git from writing, for it does not always give the system's reason."""
+    if os.strerror(errno.EIO) in said:
+        return FAILS
+    if is_full(place, 1 << 16):
+        return FULL
+    return FAILS if os.access(place, os.W_OK) else CLOSED
 
 
 def is_full(place: Path, room: int = ROOM) -> bool:

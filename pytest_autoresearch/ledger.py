@@ -189,17 +189,27 @@ class Ledger:
     def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
         self.path = path
         self.entries = list(entries)
-        lines = "".join(_line(entry) for entry in entries)
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != lines:
-                fresh = path.with_suffix(".new")
-                fresh.write_text(lines, encoding="utf-8")
-                fresh.replace(path)
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(_line(entry) for entry in self.entries)
+        if not self.path.exists() or self.path.read_text(encoding="utf-8", errors="replace") != lines:
+            fresh = self.path.with_suffix(".new")
+            fresh.write_text(lines, encoding="utf-8")
+            fresh.replace(self.path)
 
     def write(self, entry: Entry) -> None:
         """Write *entry*, the last one, to the file; on return it is on the disk."""
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path):
+            if not self.path.exists():  # git clean -x, while a run trained
+                self._rebuild()
+                return
+            self._append(entry)
+
+    def _append(self, entry: Entry) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(entry))
             file.flush()
             os.fsync(file.fileno())

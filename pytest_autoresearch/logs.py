@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_autoresearch.measuring.log import excerpt
@@ -26,7 +27,9 @@ class Logs:
             keep: of how many trials, the latest, the logs are wanted; None is all.
         """
         self._repository, self._refs, self._folder, self._keep = repository, refs, folder, keep
-        self._stored = {int(name.removeprefix(refs)) for name in repository.refs(f"{refs}*")}
+        self._stored = {
+            int(ref.removeprefix(refs)): blob for ref, blob in repository.refs(f"{refs}*").items()
+        }
 
     def path(self, number: int) -> Path:
         """Return the file of a trial."""
@@ -45,17 +48,19 @@ class Logs:
     def moves(self, number: int) -> dict[str, tuple[str | None, str | None]]:
         """Return what happens to the refs together with a trial's verdict: its log's comes, older ones go."""
         moves: dict[str, tuple[str | None, str | None]] = {
-            self._ref(old): (None, None) for old in self._outdated(number)
+            self._ref(old): (self._stored[old], None) for old in self._outdated(number)
         }
         if self._keep != 0 and (text := excerpt(self.path(number))):
-            moves[self._ref(number)] = (None, self._repository.store(text))
+            # Somebody may have deleted a trial's ref, to try it again, and not this one.
+            moves[self._ref(number)] = (self._stored.get(number), self._repository.store(text))
         return moves
 
-    def stored(self, number: int) -> None:
+    def stored(self, number: int, moves: Mapping[str, tuple[str | None, str | None]]) -> None:
         """Take note that the refs have moved so; remove the files that are not wanted any more."""
         for old in self._outdated(number):
-            self._stored.discard(old)
-        self._stored.add(number)
+            del self._stored[old]
+        if blob := moves.get(self._ref(number), (None, None))[1]:
+            self._stored[number] = blob
         if self._keep is not None:
             with contextlib.suppress(OSError):
                 self.path(number - self._keep).unlink()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +26,17 @@ QUIET = {
     "core.fsmonitor": "false",
     "gc.auto": "0",
     "core.fsync": "all",  # a power cut may not leave a ref without its objects
+    "core.filesRefLockTimeout": "3000",  # milliseconds; an editor's git holds a lock every now and then
+    "i18n.commitEncoding": "UTF-8",
+    "i18n.logOutputEncoding": "UTF-8",
 }
+PATIENCE = 3.0  # seconds to wait for another git, which has the index
+# What git sets for its hooks would lead to another repository, another index, another way to read a path.
+ELSEWHERE = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_PREFIX"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH", "GIT_SHALLOW_FILE"),
+    *("GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
+)
 
 
 class Unusable(Exception):
@@ -50,7 +62,8 @@ class Repository:
     """The git repository that an experiment lives in."""
 
     def __init__(self, repo: git.Repo, script: Path) -> None:
-        assert repo.working_tree_dir is not None
+        if repo.working_tree_dir is None:
+            raise Unusable(f"{repo.git_dir} is a bare repository: work in a clone or a worktree of it")
         self._repo = repo
         self._git = repo.git
         self.root = Path(repo.working_tree_dir).resolve()
@@ -66,8 +79,10 @@ class Repository:
         """Open the repository around *script*.
 
         Raises:
-            Unusable: there is none, it has no commit, or the script is not committed.
+            Unusable: there is none, it is bare, it has no commit, or the script is not committed.
         """
+        for name in ELSEWHERE:
+            os.environ.pop(name, None)  # and whatever this process starts is spared it too
         try:
             import git
         except ImportError as error:  # GitPython looks for git when it is imported
@@ -75,8 +90,9 @@ class Repository:
             raise Unusable(msg) from error
         try:
             repository = cls(git.Repo(script.parent, search_parent_directories=True), script)
-        except (git.InvalidGitRepositoryError, git.NoSuchPathError, AssertionError) as error:
-            msg = f"{script} is not in a git repository: run 'git init', then add and commit it"
+        except (git.InvalidGitRepositoryError, git.NoSuchPathError, ValueError) as error:
+            place = script.resolve()
+            msg = f"{place} is not in a git repository: run 'git init', then add and commit it"
             raise Unusable(msg) from error
         repository.require(repository.script)
         return repository
@@ -84,6 +100,7 @@ class Repository:
     def require(self, path: str, revision: str = "HEAD") -> None:
         """Raise Unusable unless *path* is in the commit *revision*."""
         if self.blob_of(path, revision) is None:
+            self.commits("refs/heads/")  # which says so if the branch is torn
             msg = f"{path} is not committed: add and commit it first"
             raise Unusable(msg)
 
@@ -99,7 +116,8 @@ class Repository:
 
     def branch(self) -> str | None:
         """Return the branch that is checked out; None if HEAD is detached."""
-        return self._try("symbolic-ref", "--quiet", "--short", "HEAD")
+        ref = self._try("symbolic-ref", "--quiet", "HEAD")  # not --short, which minds tags of that name
+        return None if ref is None else ref.removeprefix("refs/heads/")
 
     def committed(self, path: str, revision: str = "HEAD") -> str | None:
         """Return the text of a file in a commit; None if it is not there."""
@@ -149,23 +167,53 @@ class Repository:
 
     def changes(self) -> list[str]:
         """Return the tracked files that differ from HEAD, staged or not."""
-        options = ("HEAD", "--name-only", "--no-renames", "--ignore-submodules", "-z")
+        options = ("HEAD", "--name-only", "--no-renames", "--ignore-submodules", "-z", "--")
         listing = self._call("diff", *options) + "\0" + self._call("diff", "--cached", *options)
         return sorted({path for path in listing.split("\0") if path})
 
-    def refs(self, pattern: str) -> dict[str, str]:
-        """Return name and object of every ref that matches *pattern* or, if it ends with a slash, lies there.
+    def locks(self, branch: str) -> list[Path]:
+        """Return the locks that another git holds, or left, on what a campaign writes."""
+        own, common = self.directory, self.common
+        files = own / "index.lock", own / "HEAD.lock", common / "refs" / "heads" / f"{branch}.lock"
+        return [file for file in files if file.exists()]
+
+    def hidden(self, *paths: str) -> list[str]:
+        """Return which of the files git was told not to look at, so that it sees no change in them."""
+        lines = str(self._call("ls-files", "-v", "--", *paths)).splitlines()
+        return [line[2:] for line in lines if line[0] == "S" or line[0].islower()]
+
+    def refs(self, *patterns: str) -> dict[str, str]:
+        """Return name and object of every ref that matches one of *patterns*, or lies below it.
 
         ``*`` stands for no slash.
         """
-        listing = str(self._call("for-each-ref", "--format=%(refname) %(objectname)", pattern))
+        listing = str(self._call("for-each-ref", "--format=%(refname) %(objectname)", *patterns))
         return dict(line.rsplit(" ", 1) for line in listing.splitlines())
 
+    def written(self, path: str, revision: str, since: str) -> list[str]:
+        """Return the commits of any campaign, newest first, that changed *path* and *revision* may rest on.
+
+        What *since*, one of them, rests on is left out.
+        """
+        ours = ("--topo-order", "--full-history", "--fixed-strings", f"--committer=<{IDENTITY[1]}>")
+        revisions = (revision, "--glob=refs/autoresearch/*", "--not", f"{since}^@")
+        return str(self._call("rev-list", *ours, *revisions, "--", path)).split()
+
     def commits(self, pattern: str) -> list[Commit]:
-        """Return the commit of every ref that matches *pattern*, as :meth:`refs` does."""
+        """Return the commit of every ref that matches *pattern*, as :meth:`refs` does.
+
+        Raises:
+            Unusable: one of them is torn, or leads nowhere.
+        """
         # A message may hold any character but NUL, so NUL parts the fields and ends the rows.
         form = "--format=%(refname)%00%(objectname)%00%(parent)%00%(contents)%00"
-        fields = str(self._call("for-each-ref", form, pattern)).split("\0")
+        try:
+            _, listing, said = self._call("for-each-ref", form, pattern, with_extended_output=True)
+        except Unusable as error:
+            raise Unusable(f"{error}: fetch it again, or remove that ref") from error
+        if broken := re.search(r"ignoring broken ref (\S+)", str(said)):
+            raise Unusable(f"{broken[1]} is torn: fetch it again, or remove {self.common / broken[1]}")
+        fields = str(listing).split("\0")
         rows = zip(fields[0::4], fields[1::4], fields[2::4], fields[3::4], strict=False)
         return [Commit(name.strip(), *others) for name, *others in rows]
 
@@ -195,14 +243,13 @@ class Repository:
     def move(self, refs: Mapping[str, tuple[str | None, str | None]]) -> None:
         """Point each ref from its old to its new object, all in one transaction or none.
 
-        An old value of None is for a ref that must not exist yet, a new one for a ref that is to go, if it
-        is there at all.
+        An old value of None is for a ref that must not exist yet, a new one for a ref that is to go.
 
         Raises:
             Unusable: an old value is not what it was.
         """
         updates = [
-            f"delete {name}"
+            f"delete {name} {old}"
             if new is None
             else f"create {name} {new}"
             if old is None
@@ -227,7 +274,9 @@ class Repository:
         added = [] if create else self._differing(branch, "A")
         before = {path for path in added if os.path.lexists(self.root / path)} | set(self.changes())
         try:
-            self._call("checkout", "--quiet", *(["-b"] if create else []), branch)
+            # Unlike checkout, switch knows of merges and rebases that are not finished.
+            options = ("--quiet", "--no-guess", "--no-overwrite-ignore")
+            self._call("switch", *options, *(["--create"] if create else []), branch)
         except disk.Unwritable:
             # git leaves the working tree as far as it has come.
             with contextlib.suppress(disk.Unwritable, Unusable, OSError):
@@ -236,18 +285,31 @@ class Repository:
                 self._call("checkout-index", "--force", "--", *(set(self.changes()) - before))
             raise
 
-    def _differing(self, revision: str, kinds: str) -> list[str]:
+    def _differing(self, branch: str, kinds: str) -> list[str]:
         options = ("--name-only", "--no-renames", f"--diff-filter={kinds}", "-z")
-        return [path for path in str(self._call("diff", *options, "HEAD", revision)).split("\0") if path]
+        listing = str(self._call("diff", *options, self.head(), f"refs/heads/{branch}", "--"))
+        return [path for path in listing.split("\0") if path]
 
     def refresh(self, *paths: str) -> None:
         """Bring files of the index and the working tree to what HEAD holds, through no filter program.
 
-        Each is written beside its place first, for git would leave half of one on a full disk.
+        Raises:
+            Unusable: another git has the index, and goes on having it.
         """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._refresh(*paths)
+            except Unusable as error:
+                if "index.lock" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+    def _refresh(self, *paths: str) -> None:
+        # Each is written beside its place first, for git would leave half of one on a full disk.
         beside = (self.root / paths[0]).with_name(FRESH)
         with self._git.custom_environment(**self._without_filters()):
-            self._call("reset", "--quiet", "HEAD", "--", *paths)
+            self._call("reset", "--quiet", self.head(), "--", *paths)  # a branch may be called HEAD
             try:
                 self._call("checkout-index", "--force", f"--prefix={beside}/", "--", *paths)
                 with disk.writing(beside):
@@ -308,6 +370,7 @@ def _environment() -> dict[str, str]:
         "GIT_COMMITTER_EMAIL": email,
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
         "LC_ALL": "C",
     }
     return environment | _configuration(QUIET)
@@ -315,8 +378,10 @@ def _environment() -> dict[str, str]:
 
 def _configuration(values: Mapping[str, str]) -> dict[str, str]:
     """Return the environment that gives git these configuration values, whatever its files say."""
-    environment = {"GIT_CONFIG_COUNT": str(len(values))}
-    for number, (key, value) in enumerate(values.items()):
+    given = os.environ.get("GIT_CONFIG_COUNT", "")
+    first = int(given) if given.isdecimal() else 0  # the user's own stay: one may be safe.directory
+    environment = {"GIT_CONFIG_COUNT": str(first + len(values))}
+    for number, (key, value) in enumerate(values.items(), first):
         environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return environment
 
@@ -351,5 +416,11 @@ def _unframed(text: str | bytes | None) -> str:
 def _gist(text: str | bytes | None) -> str:
     """Return the line of what git said that tells what is wrong."""
     lines = _unframed(text).splitlines()
+    if not lines:
+        return "no reason given"
     telling = [line for line in lines if line.startswith(("fatal: ", "error: "))]
-    return one_line([*lines, *telling][-1]) if lines else "no reason given"
+    # Which files, or which command helps, stands below it, indented.
+    below = [line.strip() for line in lines if line.startswith("\t")][:3]
+    gist = [*lines, *telling][-1].rstrip(":") + (f": {', '.join(below)}" if below else "")
+    relief = ": remove it, unless another git is at work" if gist.endswith(".lock': File exists.") else ""
+    return one_line(gist.removesuffix("."), 400) + relief

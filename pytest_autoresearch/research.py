@@ -279,6 +279,8 @@ class Research:
         entries = self.campaign.ledger.entries
         if trial.decision is None or not entries or entries[-1].number != trial.number:
             return f"{trial.name} could not be decided and stored"
+        if trial.session.testsfailed:  # and the next one would be asked for, to be refused
+            return f"{trial.name} is stored, but the campaign cannot go on as it is"
         if (most := self._settings.give_up_after) is not None:
             answered = (entry for entry in reversed(entries) if not entry.unanswered)
             last = list(itertools.islice(answered, most))

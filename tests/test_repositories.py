@@ -84,7 +84,7 @@ def test_a_branch_of_another_worktree_is_refused(project: Project) -> None:
     project.git("branch", "autoresearch/t")
     project.git("worktree", "add", "--quiet", "elsewhere", "autoresearch/t")
     session = project.research().exits(4)
-    session.shows("git checkout: fatal: 'autoresearch/t' is already").hides("Traceback", "INTERNALERROR")
+    session.shows("git switch: fatal: 'autoresearch/t' is already").hides("Traceback", "INTERNALERROR")
 
 
 def test_a_campaign_of_another_platform_is_refused(project: Project) -> None:

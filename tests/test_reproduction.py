@@ -90,7 +90,7 @@ def test_the_loop_does_not_start_from_what_does_not_reproduce(measured: Project)
     records = measured.script.with_name("baseline.json")
     records.write_text(records.read_text().replace('"mean": 0.98', '"mean": 0.9'))
     measured.commit("Boast").proposes(("LR = 0.04", "LR = 0.05"))
-    measured.research().exits(1).shows("does not reproduce").hides("::trial")
+    measured.research(tag="u").exits(1).shows("does not reproduce").hides("::trial")
 
 
 def test_workers_do_not_share_a_machine(measured: Project) -> None:

@@ -32,15 +32,26 @@ class Results:
 
     def __init__(self, path: Path, metric: str, rows: Iterable[str]) -> None:
         self._path = path
-        header = f"commit\t{metric}\tmemory_gb\tstatus\tdescription\n"
-        fresh = path.with_suffix(".tsv.new")
-        with writing(fresh):
-            fresh.write_text(header + "".join(rows), encoding="utf-8")
-            fresh.replace(path)
+        self._rows = [f"commit\t{metric}\tmemory_gb\tstatus\tdescription\n", *rows]
+        with writing(path):
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        fresh = self._path.with_suffix(".tsv.new")
+        fresh.write_text("".join(self._rows), encoding="utf-8")
+        fresh.replace(self._path)
 
     def add(self, row: str) -> None:
         """Append *row*."""
-        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+        self._rows.append(row)
+        with writing(self._path):
+            if not self._path.exists():  # somebody has tidied up
+                self._rebuild()
+                return
+            self._append(row)
+
+    def _append(self, row: str) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(row)
 
 

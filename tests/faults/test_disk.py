@@ -115,7 +115,7 @@ def test_a_branch_that_cannot_be_checked_out_for_want_of_room(campaign: Project)
     research(campaign, "--autoresearch-trials=1").exits(0)
     campaign.git("checkout", "--quiet", "main")
     session = on_disk(campaign, campaign.path, "full but for 1", BEGINNING)
-    ends_in_one_line(session, FULL, "git checkout")
+    ends_in_one_line(session, FULL, "git switch")
     assert campaign.git("branch", "--show-current") == "main"
     assert campaign.git("status", "--porcelain") == "?? results.tsv"
     goes_on(campaign)
@@ -141,7 +141,7 @@ def test_a_full_folder_of_the_campaign(campaign: Project) -> None:
 @pytest.mark.usefixtures("small_disks")
 def test_what_is_read_only(campaign: Project, name: str, when: str) -> None:
     session = on_disk(campaign, campaign.path / name, "read-only", when)
-    ends_in_one_line(session, "the disk cannot be written to: ", "Read-only file system", "make it writable")
+    ends_in_one_line(session, "the disk cannot be written to: ", "make it writable")
     goes_on(campaign)
 
 

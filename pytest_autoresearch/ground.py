@@ -1,0 +1,106 @@
+"""What a campaign stands on, looked at before anything runs: git's locks, its refs, what is committed.
+
+Every function raises :class:`Unusable`, in a line with the relief, or does nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pytest_autoresearch import baseline
+from pytest_autoresearch.ledger import trailers_of
+from pytest_autoresearch.repository import Commit, Repository, Unusable
+
+OTHER_TAG = "choose another --autoresearch-tag"
+
+
+def check_room(repository: Repository, tag: str, state: Path) -> None:
+    """Look whether a campaign's branch, its refs and its folder *state* can be written."""
+    branch = f"refs/heads/autoresearch/{tag}"
+    for lock in repository.locks(f"autoresearch/{tag}"):
+        raise Unusable(f"{lock} is there: remove it, unless another git is at work")
+    for ref in repository.refs("refs/heads/autoresearch", "refs/autoresearch"):
+        if branch.startswith(f"{ref}/") or ref.startswith(f"{branch}/") or ref == f"refs/autoresearch/{tag}":
+            raise Unusable(f"{ref} leaves no room for the branch autoresearch/{tag}: rename or delete it")
+    for folder in (state.parent, state):
+        if folder.exists() and not folder.is_dir():
+            raise Unusable(f"{folder} is no folder: move it away first")
+    ledger = state / "ledger.jsonl"
+    if ledger.exists() and not ledger.is_file():
+        raise Unusable(f"{ledger} is no file: move it away first")
+
+
+def check_seen(repository: Repository, records: str, *others: str) -> None:
+    """Look whether git sees all that the user does to the experiment's files."""
+    if (repository.root / records).exists() and repository.blob_of(records) is None:
+        raise Unusable(f"{records} is not committed: commit it, or move it away")
+    if hidden := repository.hidden(records, *others):
+        names, relief = " ".join(hidden), "git update-index --no-assume-unchanged --no-skip-worktree"
+        raise Unusable(f"git was told not to look at {names}: run '{relief} {names}'")
+
+
+def check_whole(repository: Repository, tag: str, trials: Mapping[int, Commit]) -> None:
+    """Look whether the refs are those of one campaign, whole, with their branch.
+
+    *trials* has the commit of every trial by its number, of the opening by 0.
+    """
+    branch, opening = f"autoresearch/{tag}", trials.get(0)
+    for number, trial in trials.items():
+        if trailers_of(trial.message).get("Trial") != [str(number)]:
+            raise Unusable(
+                f"{trial.ref} is no trial: commit {trial.name[:12]} was not written as one; "
+                f"delete it with 'git update-ref -d {trial.ref}'"
+            )
+    if opening is None:
+        gone = f"refs/autoresearch/{tag}/0000, the campaign's opening, is gone"
+        raise Unusable(f"{gone}: restore it, or {OTHER_TAG}")
+    revisions = [trial.name for trial in trials.values()]
+    # A shallow clone has commits without the parents that they have elsewhere.
+    parents = (trial.parent or f"{trial.ref}^" for trial in trials.values() if trial is not opening)
+    revisions += dict.fromkeys(parents)
+    for revision, blob in zip(revisions, repository.blobs_of(repository.script, revisions), strict=True):
+        if blob.endswith(" missing"):
+            relief = "run 'git fetch --unshallow' in a shallow clone, else 'git fsck'"
+            raise Unusable(f"{revision} of campaign {tag} is not all there: {relief}")
+    if repository.tip_of(f"refs/heads/{branch}") is None:
+        _, last = max(trials.items())
+        own = trailers_of(last.message).get("Verdict", ["kept"]) == ["kept"]
+        tip = f"{last.ref}{'' if own else '^'}"
+        raise Unusable(f"branch {branch} is gone, and its trials are there: run 'git branch {branch} {tip}'")
+
+
+def check_record(
+    repository: Repository,
+    records: str,
+    revision: str,
+    opening: str,
+    find: Callable[[str], baseline.Record | None],
+) -> None:
+    """Look whether *revision* holds of its script what a campaign has measured, and nobody's edits.
+
+    A script without figures, or with those of another one, is no trouble: it is measured anew. *records* is
+    the path of ``baseline.json``, *find* gives the record of this platform in a commit.
+    """
+    commits = [*repository.written(records, revision, opening), f"{opening}^"]
+    now = repository.blob_of(records, revision)
+    if now is None or now in repository.blobs_of(records, commits):
+        return
+    known = {}
+    for commit in commits:
+        try:
+            known[commit] = find(commit)
+        except baseline.Unreadable:  # written by another version
+            continue
+    blob = repository.blob_of(repository.script, revision)
+    try:
+        record = find(revision)
+    except baseline.Unreadable as error:
+        reason = str(error).rpartition(": ")[0]
+    else:
+        if record is None or record.blob != blob or record in known.values():
+            return
+        reason = "somebody has changed what was measured"
+    source = next((commit for commit, record in known.items() if record and record.blob == blob), None)
+    relief = f"restore it with 'git checkout {source[:12]} -- {records}'" if source else f"delete {records}"
+    raise Unusable(f"{records} as it is committed: {reason}; {relief}, and commit")
