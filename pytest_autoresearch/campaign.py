@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_autoresearch import baseline, ground
 from pytest_autoresearch.agents import constants, substance
 from pytest_autoresearch.agents.edits import LARGEST
+from pytest_autoresearch.books import Books
 from pytest_autoresearch.disk import writing
 from pytest_autoresearch.experiment import FIXED, RECORDS, Experiment
 from pytest_autoresearch.judge import Direction, Judgement
@@ -148,6 +149,11 @@ class Campaign:
         self._tip = self.repository.head()
         keep = experiment.settings.keep_logs
         self._logs = Logs(self.repository, f"{self._refs}log/", self._state / "logs", keep)
+        try:
+            self.books = Books(self.repository, f"{self._refs}books/paid")
+        except ValueError as error:
+            relief = f"delete it with 'git update-ref -d {self._refs}books/paid'"
+            raise Unusable(f"{self._refs}books/paid is no sum of costs ({error}): {relief}") from error
         self._finish_keep()
 
     def begin(self, runs: tuple[Measurement, ...]) -> None:

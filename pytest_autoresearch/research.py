@@ -170,6 +170,9 @@ class Research:
         if not self._settings.agents and agents.has_own(plugins) and plugins.has_plugin(agents.PANEL):
             plugins.unregister(name=agents.PANEL)  # the agent's conftest.py was found late
             self._panel = None
+        if self._panel is not None:
+            books = self.campaign.books
+            self._panel.open_books(books, books.owed(entry.usage for entry in self.campaign.ledger.entries))
         self._deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
         while self._trials_left and time.monotonic() < self._deadline:
             trial = self._next(session, sibling)

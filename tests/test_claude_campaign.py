@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -158,6 +159,32 @@ def test_a_fixed_sum_is_not_exceeded(project: Project, server: AnthropicServer) 
     assert len(server.asked) == 2
     assert project.ledger()[2]["agent"] == "tuner"
     assert project.ledger()[2]["passed"] == [f"{CLAUDE}: proposals have cost 0.03 of 0.02 US dollars"]
+
+
+def test_what_a_killed_session_has_paid_is_not_forgotten(project: Project, server: AnthropicServer) -> None:
+    killed = project.path / ".git" / "killed"
+    project.write(
+        conftest_py=f"""
+            import os, pathlib, signal
+
+            def pytest_runtest_logstart(nodeid):
+                if "::trial[" in nodeid and not pathlib.Path({str(killed)!r}).exists():
+                    pathlib.Path({str(killed)!r}).touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+        """
+    ).commit()
+    server.says_as(lambda asked: change(asked.line("LR"), f"LR = 0.0{asked.trial + 4}5", "another LR"))
+    arguments = "--autoresearch-agent=claude", f"--autoresearch-max-cost={1.5 * COST}"
+    assert research(project, server, *arguments).code == -signal.SIGKILL
+    assert len(server.asked) == 1
+    session = research(project, server, *arguments, "--autoresearch-trials=1").exits(0)
+    assert len(server.asked) == 2
+    [entry] = project.ledger()
+    assert entry["usage"]["calls"] == 2
+    assert entry["usage"]["cost"] == pytest.approx(2 * COST)
+    session.shows(f"{2 * COST:.2f} US dollars")
+    research(project, server, *arguments).exits(0).decides(entry["verdict"])  # that was all the money
+    assert len(server.asked) == 2
 
 
 def test_a_key_that_is_refused_ends_the_campaign(project: Project, server: AnthropicServer) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pytest_autoresearch.agents import substance
 from pytest_autoresearch.agents.agent import Agent, Gone, NoAnswer, Spent
 from pytest_autoresearch.agents.briefing import LONGEST_NAME, Briefing, Failure, Proposal
+from pytest_autoresearch.books import Books
 from pytest_autoresearch.ledger import Usage
 from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.repository import merged
@@ -55,6 +56,7 @@ class Panel:
         self._lock = threading.Lock()
         self._before: float | None = None  # what the campaign had cost when this session began
         self._paid = 0.0  # in this session
+        self._books: Books | None = None
 
     @property
     def name(self) -> str:
@@ -70,6 +72,12 @@ class Panel:
                 yield f"agent {agent.name}: sandbox {agent.sandbox}, without this repository and the data"
             if agent.sandbox is not None and max_cost is not None:
                 yield f"agent {agent.name}: only what its output says that it has cost counts for the limit"
+
+    def open_books(self, books: Books, owed: Usage) -> None:
+        """Write every payment to *books* from now on; what an earlier session *owed* is the next trial's."""
+        self._books = books
+        self._owed += owed
+        self._paid += owed.cost
 
     @pytest.hookimpl(trylast=True)
     def pytest_autoresearch_propose(self, briefing: Briefing) -> Proposal | None:
@@ -177,6 +185,8 @@ class Panel:
     def _pay(self, usage: Usage) -> Usage:
         with self._lock:
             self._paid += usage.cost
+        if self._books is not None:
+            self._books.pay(usage)
         return usage
 
 
