@@ -138,3 +138,25 @@ def test_ten_trials_without_a_score_end_the_campaign(project: Project) -> None:
     project.proposes(*[("LR = 0.04", f"LR = oops{number}") for number in range(20)])
     session = project.research().exits(1).decides(*["crashed"] * 10)
     session.shows("10 trials in a row gave no score")
+
+
+FAILS = "\nraise SystemExit(1)"
+
+
+def test_another_number_of_trials_without_a_score_can_end_a_campaign(project: Project) -> None:
+    project.write(pytest_ini="[pytest]\nautoresearch_give_up_after = 2\n")
+    edits = [("LR = 0.04", f"LR = 0.{number}{FAILS}") for number in (50, 51, 52)]
+    session = project.proposes(*edits).research().exits(1).decides("crashed", "crashed")
+    session.shows("2 trials in a row gave no score, the last one: exit code 1")
+
+
+def test_a_campaign_may_never_be_given_up(project: Project) -> None:
+    project.write(pytest_ini="[pytest]\nautoresearch_give_up_after = never\n")
+    edits = [("LR = 0.04", f"LR = 0.{number}{FAILS}") for number in range(50, 61)]
+    project.proposes(*edits).research("--autoresearch-sandbox=none").exits(0).decides(*["crashed"] * 11)
+
+
+def test_a_number_of_trials_is_a_number(project: Project) -> None:
+    project.write(pytest_ini="[pytest]\nautoresearch_give_up_after = 0\n").commit()
+    session = project.research().exits(4)
+    session.shows("autoresearch_give_up_after is a whole number from 1 on or 'never', not '0'")

@@ -101,3 +101,12 @@ def test_an_opening_says_what_it_was_begun_with(project: Project) -> None:
     assert {"Experiment: experiment/train.py", "Metric: val_bpb", "Direction: minimize"} <= set(message)
     [platform] = [line.removeprefix("Platform: ") for line in message if line.startswith("Platform: ")]
     assert json.loads(platform)["device_name"] == "toy processor"
+
+
+def test_a_repository_that_git_has_packed_goes_on(project: Project) -> None:
+    project.proposes(GAIN, LOSS, SECOND).research("--autoresearch-trials=2").exits(0)
+    known = project.ledger()
+    project.git("gc", "--quiet", "--prune=now")
+    project.research().exits(0).decides("kept", "discarded", "kept").hides("healed")
+    assert project.ledger()[:2] == known
+    assert "val_bpb" in project.git("show", "refs/autoresearch/t/log/0002")
