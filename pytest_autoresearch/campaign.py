@@ -73,6 +73,7 @@ class Campaign:
     def __init__(self, repository: Repository, tag: str, state: Path, results: Path) -> None:
         self.healed: list[str] = []
         """What was put right when it was opened and begun, a line each."""
+        self._read: dict[int, Commit] | None = None
         self.repository = repository
         self.tag = tag
         self.branch = f"autoresearch/{tag}"
@@ -139,7 +140,10 @@ class Campaign:
         opening = self.repository.tip_of(self._refs + "0000")
         if opening is not None:
             self._check_same(opening)
-            ground.check_record(self.repository, self._records, self.revision, opening, self._record_in)
+            latest = [self._refs + CLAIM, f"{self._refs}{max(self._commits()):04d}", opening]
+            latest.append(f"{latest[1]}^")
+            terms = (self.repository, self._records, self.revision, opening)
+            ground.check_record(*terms, latest=latest, find=self._record_in)
         if changed := self.repository.changes():
             self.repository.refresh(*changed)
             self.healed.append(f"{', '.join(changed)} brought to what the branch's last commit had stored")
@@ -191,6 +195,7 @@ class Campaign:
         ref, before = (f"{self._refs}{which:04d}" for which in (int(number), int(number) - 1))
         if ref not in refs and before in refs and self._tip not in refs.values():  # of another campaign
             self.repository.move({ref: (None, self._tip), **self._logs.moves(int(number))})
+            self._read = None
             self.healed.append(f"trial {number} was kept, and now has its ref too")
 
     def _check_same(self, opening: str) -> None:
@@ -231,6 +236,7 @@ class Campaign:
         commit = self.repository.commit(self._tip, {self._records: text}, message)
         refs = {f"refs/heads/{self.branch}": self._tip, **others}
         self.repository.move({ref: (old, commit) for ref, old in refs.items()})
+        self._read = None
         self._tip = commit
         self.repository.refresh(self._records)
 
@@ -254,6 +260,7 @@ class Campaign:
         """Read start and ledger from the refs, and write the files that follow from them."""
         metric = self._experiment.settings.metric
         commits = self._commits()
+        self._read = None  # they are in the ledger from now on
         opening = commits.pop(0)
         trials = [commits[number] for number in sorted(commits)]
         measured = parse_measurements(trailers_of(opening.message))
@@ -310,11 +317,13 @@ class Campaign:
 
     def _commits(self) -> dict[int, Commit]:
         """Return what the refs of the trials, by number, and of the opening, 0, point to."""
-        return {
-            self._number(commit.ref): commit
-            for commit in self.repository.commits(f"{self._refs}*")
-            if commit.ref != self._refs + CLAIM
-        }
+        if self._read is None:
+            self._read = {
+                self._number(commit.ref): commit
+                for commit in self.repository.commits(f"{self._refs}*")
+                if commit.ref != self._refs + CLAIM
+            }
+        return self._read
 
     def _number(self, ref: str) -> int:
         name = ref.removeprefix(self._refs)

@@ -5,7 +5,7 @@ Every function raises :class:`Unusable`, in a line with the relief, or does noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_autoresearch import baseline
@@ -55,7 +55,8 @@ def check_whole(repository: Repository, tag: str, trials: Mapping[int, Commit]) 
     if opening is None:
         gone = f"refs/autoresearch/{tag}/0000, the campaign's opening, is gone"
         raise Unusable(f"{gone}: restore it, or {OTHER_TAG}")
-    revisions = [trial.name for trial in trials.values()]
+    # What a campaign goes on from: its opening, and every incumbent. The last trial may be one.
+    revisions = [opening.name, max(trials.items())[1].name]
     # A shallow clone has commits without the parents that they have elsewhere.
     parents = (trial.parent or f"{trial.ref}^" for trial in trials.values() if trial is not opening)
     revisions += dict.fromkeys(parents)
@@ -75,16 +76,21 @@ def check_record(
     records: str,
     revision: str,
     opening: str,
+    *,
+    latest: Sequence[str],
     find: Callable[[str], baseline.Record | None],
 ) -> None:
     """Look whether *revision* holds of its script what a campaign has measured, and nobody's edits.
 
     A script without figures, or with those of another one, is no trouble: it is measured anew. *records* is
-    the path of ``baseline.json``, *find* gives the record of this platform in a commit.
+    the path of ``baseline.json``, *find* gives the record of this platform in a commit, and *latest* are the
+    revisions that should hold the same as *revision*, to be looked at first: there may be thousands.
     """
-    commits = [*repository.written(records, revision, opening), f"{opening}^"]
     now = repository.blob_of(records, revision)
-    if now is None or now in repository.blobs_of(records, commits):
+    if now is None or now in repository.blobs_of(records, latest):
+        return
+    commits = [*repository.written(records, revision, opening), f"{opening}^"]
+    if now in repository.blobs_of(records, commits):
         return
     known = {}
     for commit in commits:
