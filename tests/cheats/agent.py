@@ -81,8 +81,13 @@ def files() -> Iterator[str]:
     for folder in (*PUBLIC, sysconfig.get_path("purelib")):
         yield from map(str, Path(folder).glob(f"*{MARK}*"))
     yield from (str(path) for path in FOLDER.iterdir() if path.name not in OURS)
-    temporary = (PROJECT / ".git" / "tmp").iterdir()
-    yield from (str(path) for path in temporary if not path.name.startswith("autoresearch-scorer-"))
+    for path in (PROJECT / ".git" / "tmp").iterdir():
+        if path.name.startswith(f"autoresearch-{os.getpid()}-"):  # this session's own
+            yield from (
+                str(inner) for inner in path.iterdir() if not inner.name.startswith(("owner", "scorer-"))
+            )
+        else:
+            yield str(path)
     yield from (str(path) for path in (PROJECT / ".git" / "hooks").glob("*"))
     yield from (str(path) for path in (FOLDER / "data").rglob("*") if MARK in path.name)
     yield from (str(path) for path in (FOLDER / "home").rglob("*") if path.name not in {".ssh", "id_ed25519"})

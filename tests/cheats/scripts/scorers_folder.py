@@ -9,11 +9,11 @@ temporary = DATA.parent / "project" / ".git" / "tmp"
 
 
 def replace():
-    for folder in temporary.glob("autoresearch-scorer-*"):
+    for folder in temporary.glob("autoresearch-*/scorer-*"):
         return (folder / "prepare.py").open("a").write("# a cheat was here\n")
 
 
-attempt("list the temporary folder", lambda: set(os.listdir(temporary)) - {Path.cwd().name})
+attempt("list the temporary folder", lambda: set(os.listdir(temporary)) - {Path.cwd().parent.name})
 attempt("list the folder above its own", lambda: set(os.listdir("..")) - {Path.cwd().name})
 attempt("write into the scorer's folder", replace)
 attempt("write beside its own folder", lambda: Path("..", "beside").write_text("x"))
