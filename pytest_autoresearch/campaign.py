@@ -139,11 +139,7 @@ class Campaign:
         self._experiment = experiment
         opening = self.repository.tip_of(self._refs + "0000")
         if opening is not None:
-            self._check_same(opening)
-            latest = [self._refs + CLAIM, f"{self._refs}{max(self._commits()):04d}", opening]
-            latest.append(f"{latest[1]}^")
-            terms = (self.repository, self._records, self.revision, opening)
-            ground.check_record(*terms, latest=latest, find=self._record_in)
+            self._check_opening(opening)
         if changed := self.repository.changes():
             self.repository.refresh(*changed)
             self.healed.append(f"{', '.join(changed)} brought to what the branch's last commit had stored")
@@ -159,6 +155,19 @@ class Campaign:
             relief = f"delete it with 'git update-ref -d {self._refs}books/paid'"
             raise Unusable(f"{self._refs}books/paid is no sum of costs ({error}): {relief}") from error
         self._finish_keep()
+
+    def _check_opening(self, opening: str) -> None:
+        """Look whether the campaign is still what it was begun as, and stands on its own figures."""
+        ground.check_terms(self.tag, trailers_of(self.repository.message(opening)), self._terms)
+        last = f"{self._refs}{max(self._commits()):04d}"
+        ground.check_record(
+            self.repository,
+            self._records,
+            self.revision,
+            opening,
+            latest=[self._refs + CLAIM, last, f"{last}^", opening],
+            find=self._record_in,
+        )
 
     def begin(self, runs: tuple[Measurement, ...]) -> None:
         """Take the baseline, just measured in *runs*, as the incumbent, and read what was tried before.
@@ -197,21 +206,6 @@ class Campaign:
             self.repository.move({ref: (None, self._tip), **self._logs.moves(int(number))})
             self._read = None
             self.healed.append(f"trial {number} was kept, and now has its ref too")
-
-    def _check_same(self, opening: str) -> None:
-        trailers = trailers_of(self.repository.message(opening))
-        then = {name: trailers.get(name, ["unknown"])[0] for name in self._terms}
-        differing = [name for name, value in self._terms.items() if then[name] != value]
-        if differing == ["Platform"]:
-            named = _differences(then["Platform"], self._experiment.platform)
-        else:
-            others = [name for name in differing if name != "Platform"]
-            named = [(name.lower(), then[name], self._terms[name]) for name in others]
-        if named:
-            was = " and ".join(f"{name} {old}" for name, old, _ in named)
-            now = " and ".join(new for _, _, new in named)
-            relief = "undo that, or choose another --autoresearch-tag"
-            raise Unusable(f"campaign {self.tag} was begun with {was}, now it is {now}: {relief}")
 
     @property
     def _terms(self) -> dict[str, str]:
@@ -275,6 +269,9 @@ class Campaign:
         self.ledger = Ledger(self._state / "ledger.jsonl", entries)
         rows = [baseline_row(opening.name, measured), *map(trial_row, entries)]
         self._results = Results(self._results_path, metric, rows)
+        for file, name in ((self.ledger, "ledger.jsonl"), (self._results, "results.tsv")):
+            if file.was_wrong:
+                self.healed.append(f"{name} differed from the refs, and is written anew")
 
     def _load_standing(
         self, opening: str, measured: tuple[Measurement, ...], entries: list[Entry], parents: list[str]
@@ -568,16 +565,6 @@ def _is_storable(source: str) -> bool:
         return len(source.encode()) <= LARGEST
     except UnicodeEncodeError:
         return False
-
-
-def _differences(then: str, now: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Return what a platform has other than it had, each by name, old and new value."""
-    try:
-        before = dict(json.loads(then))
-    except ValueError:
-        return [("platform", then, _json(now))]
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return [(name, str(before.get(name, "unknown")), str(now.get(name, "unknown"))) for name in names]
 
 
 def _json(value: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ Every function raises :class:`Unusable`, in a line with the relief, or does noth
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -69,6 +70,32 @@ def check_whole(repository: Repository, tag: str, trials: Mapping[int, Commit]) 
         own = trailers_of(last.message).get("Verdict", ["kept"]) == ["kept"]
         tip = f"{last.ref}{'' if own else '^'}"
         raise Unusable(f"branch {branch} is gone, and its trials are there: run 'git branch {branch} {tip}'")
+
+
+def check_terms(tag: str, then: Mapping[str, Sequence[str]], now: Mapping[str, str]) -> None:
+    """Look whether a campaign goes on with what it was begun with.
+
+    *then* has the trailers of its opening, *now* their values today, the last of them the platform's JSON.
+    """
+    was = {name: then.get(name, ["unknown"])[0] for name in now}
+    differing = [(name.lower(), was[name], new) for name, new in now.items() if was[name] != new]
+    if [name for name, _, _ in differing] == ["platform"]:
+        differing = _differences(was["Platform"], now["Platform"])
+    if named := [row for row in differing if row[0] != "platform"] or differing:
+        begun = " and ".join(f"{name} {old}" for name, old, _ in named)
+        today = " and ".join(new for _, _, new in named)
+        relief = "undo that, or choose another --autoresearch-tag"
+        raise Unusable(f"campaign {tag} was begun with {begun}, now it is {today}: {relief}")
+
+
+def _differences(then: str, now: str) -> list[tuple[str, str, str]]:
+    """Return what a platform has other than it had, each by name, old and new value."""
+    try:
+        before, today = dict(json.loads(then)), dict(json.loads(now))
+    except ValueError:
+        return [("platform", then, now)]
+    names = [name for name in {**before, **today} if before.get(name) != today.get(name)]
+    return [(name, str(before.get(name, "unknown")), str(today.get(name, "unknown"))) for name in names]
 
 
 def check_record(

@@ -190,21 +190,24 @@ class Ledger:
         self.path = path
         self.entries = list(entries)
         with writing(path):
-            self._rebuild()
+            there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+            lines = "".join(map(_line, self.entries))
+            self.was_wrong = there not in {"", lines}
+            """Whether the file said something else than the entries."""
+            if there != lines or not path.exists():
+                self._rebuild(lines)
 
-    def _rebuild(self) -> None:
+    def _rebuild(self, lines: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = "".join(_line(entry) for entry in self.entries)
-        if not self.path.exists() or self.path.read_text(encoding="utf-8", errors="replace") != lines:
-            fresh = self.path.with_suffix(".new")
-            fresh.write_text(lines, encoding="utf-8")
-            fresh.replace(self.path)
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(lines, encoding="utf-8")
+        fresh.replace(self.path)
 
     def write(self, entry: Entry) -> None:
         """Write *entry*, the last one, to the file; on return it is on the disk."""
         with writing(self.path):
             if not self.path.exists():  # git clean -x, while a run trained
-                self._rebuild()
+                self._rebuild("".join(map(_line, self.entries)))
                 return
             self._append(entry)
 

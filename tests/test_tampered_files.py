@@ -55,8 +55,12 @@ def test_what_follows_from_the_refs_is_written_again(campaign: Project, tamper: 
     before = [file.read_bytes() for file in files]
     for file in files:
         tamper(file)
-    campaign.research(*ALONE).exits(0).decides("kept", "discarded")
+    session = campaign.research(*ALONE).exits(0).decides("kept", "discarded")
     assert [file.read_bytes() for file in files] == before
+    if tamper in {emptied, Path.unlink}:
+        session.hides("healed: ")
+    else:
+        session.shows("healed: ledger.jsonl differed from the refs", "healed: results.tsv differed from")
 
 
 def test_a_ledger_of_anything_is_written_again(campaign: Project) -> None:

@@ -34,6 +34,11 @@ class Results:
         self._path = path
         self._rows = [f"commit\t{metric}\tmemory_gb\tstatus\tdescription\n", *rows]
         with writing(path):
+            there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+            opening, first = ("".join(lines[1:2])[:7] for lines in (self._rows, there.splitlines()))
+            of_this = opening == first
+            self.was_wrong = of_this and there != "".join(self._rows)
+            """Whether the file was of this campaign, and said something else."""
             self._rebuild()
 
     def _rebuild(self) -> None:
