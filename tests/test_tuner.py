@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from pytest_autoresearch.agents import constants, edits
 from pytest_autoresearch.agents.briefing import Briefing, Proposal
-from pytest_autoresearch.agents.tuner import Tuner
+from pytest_autoresearch.agents.tuner import Tuner, _Search
 from pytest_autoresearch.ledger import Entry, Value, Verdict
 from pytest_autoresearch.measuring.measurement import Measurement
 
@@ -236,7 +237,7 @@ def test_a_step_down_that_was_kept_is_taken_once_more() -> None:
 
 def test_screening_starts_from_the_incumbent_and_minds_other_agents() -> None:
     start = constants.values(SCRIPT, "cpu")
-    history = [entry(1, start | {"DEPTH": 3, "SOFTCAP": 9.0}), entry(2, start | {"ASPECT_RATIO": 128})]
+    history = [entry(1, start | {"DEPTH": 5}), entry(2, start | {"ASPECT_RATIO": 128})]
     incumbent = constants.replace(SCRIPT, {"DEPTH": "3", "HEAD_DIM": "64"}, "cpu")
     proposal = propose(brief(incumbent, history, start=SCRIPT))
     assert proposal is not None
@@ -472,6 +473,40 @@ def test_an_incumbent_outside_the_ranges_is_coped_with(texts: dict[str, str]) ->
         known = constants.values(proposal.source, "cpu")
         assert set(known) == set(constants.values(script, "cpu"))
         history.append(entry(number, known))
+
+
+def test_an_integer_that_another_agent_moved_beside_a_rate_is_still_moved_alone() -> None:
+    start = constants.values(SCRIPT, "cpu")
+    beside = entry(1, start | {"DEPTH": start["DEPTH"] + 1, "MATRIX_LR": 0.01})
+    alone = entry(1, start | {"DEPTH": start["DEPTH"] + 1})
+    moved = [first(brief(history=[tried])) for tried in (beside, alone)]
+    assert moved == ["DEPTH", "ASPECT_RATIO"]
+
+
+def first(briefing: Briefing) -> str:
+    proposal = propose(briefing)
+    assert proposal is not None
+    return proposal.description.split()[0]
+
+
+def test_what_another_agent_changed_together_is_taken_up_in_parts() -> None:
+    start = constants.values(SCRIPT, "cpu")
+    ideas: dict[str, Value] = {"MATRIX_LR": 0.0123, "SCALAR_LR": 0.345, "SOFTCAP": 21.7}
+    steps = [entry(number, start | {name: 1 + number}) for number, name in enumerate(SIZES, start=1)]
+    last = entry(6, start | ideas)
+    share = [
+        _taken(ideas, [*steps, dataclasses.replace(last, agent=name)]) for name in ("tuner", "", "model")
+    ]
+    assert share[0] == share[1] == 0
+    assert 0.1 < share[2] < 0.25, "one trial of six was the other agent's"
+
+
+def _taken(ideas: dict[str, Value], history: list[Entry]) -> float:
+    """Return in how many of the draws every change is one of the *ideas*."""
+    search = _Search(brief(history=history))
+    rng = np.random.default_rng(0)
+    draws = [search._draw(rng) for _ in range(1000)]
+    return sum(draw.items() <= ideas.items() for draw in draws) / len(draws)
 
 
 def test_constants_that_came_or_went_are_left_alone() -> None:

@@ -8,7 +8,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from pytest_autoresearch.agents import constants
-from pytest_autoresearch.agents.briefing import Proposal
+from pytest_autoresearch.agents.briefing import Proposal, changes
 from pytest_autoresearch.agents.space import WHOLE, Axis, space
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ class Tuner:
     not see. With a size that moves, another one often goes a step down, for that is what asserts and memory
     ask for.
 
+    Where another agent proposes too, its share of the trials is also the share of the draws that take up to
+    three of the changes that one of its trials made together, kept or not: a good idea may come in bad
+    company, and what needs several changes at once is hardly ever drawn.
+
     **What fails.** How probable it is that values crash, run out of memory or out of time is told by a
     logistic regression, which begins with the belief that more of a size is more likely to fail. What has
     no less of any size than a trial that ran out of memory counts as certain to fail. Draws above three in
@@ -128,9 +132,14 @@ class _Search:
         every = space(briefing.start, self._device)
         self._axes = [axis for axis in every if axis.takes(self._at.get(axis.name))]
         self._wholes = [axis for axis in self._axes if axis.scale in WHOLE]
+        changed = list(changes(briefing))
+        self._changed = [names for _, names in changed]
+        self._begun = [self._moved(entry.constants, names) for entry, names in changed if _is_anothers(entry)]
         self._known = [entry.constants for entry in briefing.history]
         if briefing.running is not None:
-            self._known.append(constants.values(briefing.running.source, self._device))
+            running = constants.values(briefing.running.source, self._device)
+            self._known.append(running)
+            self._changed.append({name for name, value in running.items() if value != self._at.get(name)})
         self._tried = {frozenset(values.items()) for values in (self._at, *self._known)}
 
     def proposal(self) -> Proposal | None:
@@ -165,9 +174,11 @@ class _Search:
         history = self._briefing.history
         if history and history[-1].verdict == "kept":
             yield from self._again()
+        # What another agent moves beside rates does not show what an integer is worth.
+        names = {axis.name for axis in self._wholes}
+        moved = set().union(*(changed for changed in self._changed if changed <= names))
         for axis in self._wholes:
-            seen = {values.get(axis.name, self._start[axis.name]) for values in self._known}
-            if seen <= {self._start[axis.name]}:
+            if axis.name not in moved:
                 yield from self._down(axis)
         yield from self._drawn()
 
@@ -215,21 +226,42 @@ class _Search:
             yield draws[index]
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Value]:
-        count = min(len(self._axes), int(rng.integers(1, FREE + 1)))
+        begun = self._taken_up(rng)
+        axes = [axis for axis in self._axes if axis.name in begun] or self._axes
+        count = min(len(axes), int(rng.integers(1, FREE + 1)))
         draw = {}
-        for index in rng.choice(len(self._axes), count, replace=False):
-            axis = self._axes[index]
-            unit = rng.random()
-            if axis.scale in WHOLE and rng.random() > FAR:
-                reach = OCTAVES if axis.scale == "octave" else REACH
-                unit = axis.unit(self._at[axis.name]) + reach * rng.standard_normal()
-            draw[axis.name] = axis.at(min(max(unit, 0.0), 1.0))
+        for index in rng.choice(len(axes), count, replace=False):
+            axis = axes[index]
+            draw[axis.name] = begun[axis.name] if begun else self._anew(axis, rng)
         if any(axis.name in draw for axis in self._wholes) and rng.random() < COUPLED:
             other = self._wholes[int(rng.integers(len(self._wholes)))]
             lower = other.step_down(draw.get(other.name, self._at[other.name]))
             if lower is not None:
                 draw[other.name] = lower
         return draw
+
+    def _taken_up(self, rng: np.random.Generator) -> dict[str, Value]:
+        """Return what one of another agent's trials would still change; mostly nothing."""
+        if not self._begun or rng.random() > len(self._begun) / len(self._briefing.history):
+            return {}
+        begun = self._begun[int(rng.integers(len(self._begun)))]
+        return {name: value for name, value in begun.items() if value != self._at[name]}
+
+    def _anew(self, axis: Axis, rng: np.random.Generator) -> Value:
+        """Return a value of *axis*: a size's mostly near that of the incumbent, another's anywhere."""
+        unit = rng.random()
+        if axis.scale in WHOLE and rng.random() > FAR:
+            reach = OCTAVES if axis.scale == "octave" else REACH
+            unit = axis.unit(self._at[axis.name]) + reach * rng.standard_normal()
+        return axis.at(min(max(unit, 0.0), 1.0))
+
+    def _moved(self, values: Mapping[str, Value], names: set[str]) -> dict[str, Value]:
+        """Return the *values* of the axes with these *names*, within their ranges."""
+        return {
+            axis.name: axis.at(max(axis.unit(values[axis.name]), 0.0))
+            for axis in self._axes
+            if axis.name in names and axis.takes(values.get(axis.name))
+        }
 
     def _model(self) -> _Model:
         """Learn from the trials nearest to the incumbent, and from the start."""
@@ -303,3 +335,7 @@ class _Search:
 
 def _is_scored(entry: Entry) -> bool:
     return entry.verdict in {"kept", "discarded"} and entry.score is not None
+
+
+def _is_anothers(entry: Entry) -> bool:
+    return entry.agent not in {"", Tuner.name}
