@@ -14,12 +14,13 @@ from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal, new
 from pytest_autoresearch.agents.hybrid import Hybrid
 from pytest_autoresearch.agents.panel import Panel
 from pytest_autoresearch.agents.tuner import Tuner
-from pytest_autoresearch.ledger import Entry, Usage
+from pytest_autoresearch.ledger import Entry, Usage, Value, Verdict
 from pytest_autoresearch.measuring.measurement import Measurement
 from tests.project import Project
 
 SCRIPT = "DEPTH = 4\nWIDTH = 64\nMATRIX_LR = 0.04\nDROPOUT = 0.1\n"
-MODELS = [4, 7, 10, 14, 17, 20]  # three of ten
+NAME = "hybrid:scripted"
+START = constants.values(SCRIPT, "cpu")
 
 
 class Scripted:
@@ -66,8 +67,13 @@ def brief(number: int, history: Sequence[Entry] = (), script: str = SCRIPT) -> B
     )
 
 
-def campaign(agent: Hybrid, trials: int) -> list[Proposal]:
-    """Run a loop without git, in which a lower rate is better."""
+def entry(number: int, agent: str, verdict: Verdict = "discarded", **changed: Value) -> Entry:
+    runs = (Measurement(2.3, seed=0, wall_seconds=1.0),)
+    return Entry(number, "", verdict, "", "", "", 2.0, runs, START | changed, agent=agent)
+
+
+def campaign(agent: Hybrid, trials: int, *, paying: bool = True) -> list[Proposal]:
+    """Run a loop without git, in which a lower rate is better, or nothing is."""
     history: list[Entry] = []
     proposals = []
     script, best = SCRIPT, 0.04
@@ -76,46 +82,70 @@ def campaign(agent: Hybrid, trials: int) -> list[Proposal]:
         assert proposal is not None
         known = constants.values(proposal.source, "cpu")
         rate = float(known["MATRIX_LR"])
-        kept = rate < best
+        kept = paying and rate < best
         runs = (Measurement(2.0 + rate, seed=0, wall_seconds=1.0),)
-        verdict = "kept" if kept else "discarded"
-        history.append(Entry(number, "", verdict, "", "", "", 2.0 + best, runs, known))
+        verdict: Verdict = "kept" if kept else "discarded"
+        told = {"agent": proposal.agent, "passed": proposal.passed}
+        history.append(Entry(number, "", verdict, "", "", "", 2.0 + best, runs, known, **told))
         script, best = (proposal.source, rate) if kept else (script, best)
         proposals.append(proposal)
     return proposals
 
 
-def test_three_trials_of_ten_are_the_models() -> None:
+def test_a_model_that_pays_is_asked_again_at_once() -> None:
+    proposals = campaign(Hybrid(Scripted()), 6)
+    assert [proposal.agent for proposal in proposals] == [NAME] * 6
+
+
+def test_a_model_that_does_not_pay_waits_twice_as_long_each_time() -> None:
     model = Scripted()
-    proposals = campaign(Hybrid(model), 20)
-    assert [briefing.number for briefing in model.asked] == MODELS
+    proposals = campaign(Hybrid(model), 40, paying=False)
     by = {number: proposal.agent for number, proposal in enumerate(proposals, start=1)}
-    assert [number for number, agent in by.items() if agent == "hybrid:scripted"] == MODELS
-    assert set(by.values()) == {"hybrid:scripted", "tuner"}
+    assert [number for number, agent in by.items() if agent == NAME] == [1, 3, 6, 11, 20, 37]
+    assert [briefing.number for briefing in model.asked] == [1, 3, 6, 11, 20, 37]
+    assert set(by.values()) == {NAME, "tuner"}
+
+
+def test_a_trial_that_is_kept_ends_the_waiting() -> None:
+    failed = [entry(number, NAME) for number in range(1, 5)]
+    kept = [*failed, entry(5, NAME, "kept", MATRIX_LR=0.02)]
+    assert _author(brief(5, failed)) == "tuner"
+    assert _author(brief(6, kept)) == NAME
+    assert _author(brief(7, [*kept, entry(6, NAME)])) == "tuner"
+    assert _author(brief(8, [*kept, entry(6, NAME), entry(7, "tuner")])) == NAME, "only one has failed since"
+
+
+def test_what_is_still_measured_counts_as_a_failure() -> None:
+    running = Proposal(SCRIPT.replace("0.04", "0.03"), "a lower rate", agent=NAME)
+    assert _author(dataclasses.replace(brief(2), running=running)) == "tuner"
+    tuned = dataclasses.replace(running, agent="tuner")
+    assert _author(dataclasses.replace(brief(3, [entry(1, NAME)]), running=tuned)) == NAME
+
+
+def test_no_answer_counts_as_a_failure() -> None:
+    silent = [dataclasses.replace(entry(1, "tuner"), passed=("scripted: overloaded",))]
+    assert _author(brief(2, silent)) == "tuner"
+    assert _author(brief(3, [*silent, entry(2, "tuner")])) == NAME
+    others = [dataclasses.replace(entry(1, "tuner"), passed=("first: busy",))]
+    assert _author(brief(2, others)) == NAME, "it was not the model that had none"
+
+
+def _author(briefing: Briefing) -> str:
+    proposal = Hybrid(Scripted()).propose(briefing)
+    assert proposal is not None
+    return proposal.agent
 
 
 def test_the_tuner_learns_from_the_models_trials() -> None:
-    start = constants.values(SCRIPT, "cpu")
-    history = [
-        Entry(
-            number, "", "discarded", "", "", "", 2.0, (Measurement(score, seed=0, wall_seconds=1.0),), known
-        )
-        for number, (score, known) in enumerate(
-            [
-                (2.3, start | {"DEPTH": 2}),
-                (2.3, start | {"WIDTH": 32}),
-                (2.3, start | {"DROPOUT": 0.9}),
-                (2.3, start | {"MATRIX_LR": 0.16}),
-            ],
-            start=1,
-        )
-    ]
-    without = Hybrid(Scripted()).propose(brief(6, history))
-    learned = [*history, dataclasses.replace(history[0], number=5, constants=start | {"MATRIX_LR": 0.012})]
-    with_it = Hybrid(Scripted()).propose(brief(6, learned))
-    assert without == dataclasses.replace(_tuned(6, history), agent="tuner")
-    assert with_it == dataclasses.replace(_tuned(6, learned), agent="tuner")
-    assert without != with_it
+    moves: list[dict[str, Value]] = [{"DEPTH": 2}, {"WIDTH": 32}, {"DROPOUT": 0.9}]
+    history = [entry(number, "tuner", **move) for number, move in enumerate(moves, start=1)]
+    models = entry(4, NAME, MATRIX_LR=0.16)
+    runs = (Measurement(1.9, seed=0, wall_seconds=1.0),)
+    bad, good = [*history, models], [*history, dataclasses.replace(models, measurements=runs)]
+    first, second = (Hybrid(Scripted()).propose(brief(5, known)) for known in (bad, good))
+    assert first == dataclasses.replace(_tuned(5, bad), agent="tuner")
+    assert second == dataclasses.replace(_tuned(5, good), agent="tuner")
+    assert first != second
 
 
 def _tuned(number: int, history: Sequence[Entry]) -> Proposal:
@@ -139,7 +169,7 @@ def test_the_model_is_told_what_the_tuner_knows() -> None:
 def test_the_tuner_stands_in_and_the_failed_answer_is_counted() -> None:
     model = Scripted(NoAnswer("overloaded", usage=Usage(calls=2, cost=0.5)))
     hybrid = Hybrid(model)
-    proposal = hybrid.propose(brief(4))
+    proposal = hybrid.propose(brief(1))
     assert proposal is not None
     assert proposal.agent == "tuner"
     assert proposal.usage == Usage(calls=2, cost=0.5)
@@ -166,15 +196,16 @@ def test_where_the_tuner_has_nothing_either_the_failure_is_told() -> None:
 
 def test_the_model_mends_its_own_proposals_only() -> None:
     panel = Panel([Hybrid(Scripted())])
-    tuned, models = (panel.pytest_autoresearch_propose(brief(number)) for number in (3, 4))
+    told = brief(1), brief(2, [entry(1, NAME)])
+    models, tuned = map(panel.pytest_autoresearch_propose, told)
     assert tuned is not None
     assert models is not None
     assert (tuned.agent, models.agent) == ("tuner", "hybrid:scripted")
-    mended = panel.pytest_autoresearch_fix(brief(4), Failure(models, "crashed", "", 0))
+    mended = panel.pytest_autoresearch_fix(told[0], Failure(models, "crashed", "", 0))
     assert mended is not None
     assert mended.source.endswith("# mended\n")
     assert mended.agent == "hybrid:scripted"
-    assert panel.pytest_autoresearch_fix(brief(3), Failure(tuned, "crashed", "", 0)) is None
+    assert panel.pytest_autoresearch_fix(told[1], Failure(tuned, "crashed", "", 0)) is None
 
 
 def test_what_was_asked_before_is_counted_by_the_panel() -> None:
@@ -212,7 +243,7 @@ print("what a coding agent says of itself")
     )
     program.chmod(0o755)
     session = project.research(f"--autoresearch-agent=hybrid:{program} --fast", "--autoresearch-trials=4")
-    session.exits(0).shows("agent: hybrid:agent.py", "proposals: tuner 3, hybrid:agent.py 1")
-    agents = [entry["agent"] for entry in project.ledger()]
-    assert agents == ["tuner"] * 3 + ["hybrid:agent.py"]
+    session.exits(0).shows("agent: hybrid:agent.py")
+    agents = [trial["agent"] for trial in project.ledger()]
+    assert agents[:2] == ["hybrid:agent.py", "tuner"]
     assert "the tuner's choice 1: " in told.read_text()
