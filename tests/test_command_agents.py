@@ -8,7 +8,6 @@ import json
 import math
 import os
 import shlex
-import shutil
 import signal
 import socket
 import stat
@@ -23,11 +22,12 @@ from typing import ClassVar
 
 import pytest
 
-from pytest_autoresearch import agents
+from pytest_autoresearch import agents, scratch
 from pytest_autoresearch.agents.agent import Gone, NoAnswer, Spent
 from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal
 from pytest_autoresearch.agents.command import Command
 from pytest_autoresearch.agents.report import Report
+from pytest_autoresearch.disk import Unwritable
 from pytest_autoresearch.ledger import Usage
 from pytest_autoresearch.measuring import sandbox
 from pytest_autoresearch.settings import Settings
@@ -627,10 +627,13 @@ def test_a_program_that_cannot_be_started_any_more_is_gone(bench: Bench) -> None
     assert bench.is_tidy()
 
 
-def test_without_room_for_its_files_it_is_gone(bench: Bench) -> None:
+def test_without_room_for_its_files_the_session_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No other agent, and no run, would have any."""
     agent = bench.agent("edit()")
-    shutil.rmtree(bench.scratch)
-    with pytest.raises(Gone, match="agent cannot be started: No such file or directory"):
+    monkeypatch.setattr(scratch, "_own", lambda: tmp_path / "gone")
+    with pytest.raises(Unwritable, match="the disk fails: No such file or directory"):
         agent.propose(bench.briefing)
 
 

@@ -32,8 +32,8 @@ def test_a_run_beyond_the_limit_is_ended(project: Project) -> None:
     )
     session = project.research().exits(0).decides(*["out of memory"] * 3, "kept")
     session.shows(
-        *["trial[0001", "OUT OF MEMORY (it used 3", " MB of memory, its limit is 200 MB)"],
-        *["trial[0002", "OUT OF MEMORY (it used 3", " MB of memory, its limit is 200 MB)"],
+        *["trial[0001", "OUT OF MEMORY (it used ", " MB of memory, its limit is 200 MB)"],
+        *["trial[0002", "OUT OF MEMORY (it used ", " MB of memory, its limit is 200 MB)"],
         *["trial[0003", "OUT OF MEMORY (it used 900 MB of memory, its limit is 200 MB)"],
     )
     assert not any(entry["measurements"] for entry in project.ledger()[:3])

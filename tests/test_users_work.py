@@ -38,7 +38,7 @@ def test_a_record_that_is_not_committed_is_refused(campaign: Project, kind: str)
 
 
 @pytest.mark.parametrize("mark", ["assume-unchanged", "skip-worktree"])
-@pytest.mark.parametrize("name", ["train.py", "baseline.json"])
+@pytest.mark.parametrize("name", ["train.py", "baseline.json"], ids=["script", "record"])
 def test_work_that_git_does_not_see_is_refused(campaign: Project, mark: str, name: str) -> None:
     file = campaign.script.with_name(name)
     campaign.git("update-index", f"--{mark}", f"experiment/{name}")

@@ -152,7 +152,7 @@ WITHOUT_SANDBOX = {
     "local_sockets": {"connect to a named socket", "connect to an abstract socket"},
     "early_training": {"read the training data by name"},
     "keys": {"the environment of others", "the home"},
-    "scorers_folder": {"list the temporary folder", "write into the scorer's folder"},
+    "scorers_folder": {"list the session's folder", "write into the scorer's folder"},
     "gift_left": set(),
     "gift_found": {"place 0", "shared memory", "a queue", "attributes of train.tokens"},
 }

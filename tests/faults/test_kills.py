@@ -99,13 +99,16 @@ def assert_whole(project: Project, known: dict[str, str]) -> dict[str, str]:
 def assert_no_process(project: Project) -> None:
     """Every process of a run has its working directory in the project's own TMPDIR."""
     deadline = time.monotonic() + 5
-    while left := [process for process in psutil.process_iter(["cwd"]) if _is_in(process, project)]:
+    while left := [process for process in psutil.process_iter() if _is_in(process, project)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
 
 
 def _is_in(process: psutil.Process, project: Project) -> bool:
-    return (process.info["cwd"] or "").startswith(str(project.temporary))
+    try:
+        return process.cwd().startswith(str(project.temporary))
+    except (psutil.Error, OSError):  # it has ended, or sits in a folder that has no name
+        return False
 
 
 def killed_at(project: Project, step: str) -> Session:

@@ -14,7 +14,7 @@ def replace():
 
 
 attempt("list the temporary folder", lambda: set(os.listdir(temporary)) - {Path.cwd().parent.name})
-attempt("list the folder above its own", lambda: set(os.listdir("..")) - {Path.cwd().name})
+attempt("list the session's folder", lambda: set(os.listdir("..")) - {Path.cwd().name})
 attempt("write into the scorer's folder", replace)
 attempt("write beside its own folder", lambda: Path("..", "beside").write_text("x"))
 
