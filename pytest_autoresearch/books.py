@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from pytest_autoresearch.ledger import Usage
 from pytest_autoresearch.repository import Repository
+from pytest_autoresearch.signals import deferred
 
 
 class Books:
@@ -40,13 +41,15 @@ class Books:
         for usage in trials:
             held += usage
         pairs = zip(self.paid.counts, held.counts, strict=True)
-        return Usage(*(max(paid - known, 0) for paid, known in pairs))
+        # Rounded, for sums of the same dollars in another order differ by a hair.
+        return Usage(*(max(round(paid - known, 9), 0) for paid, known in pairs))
 
     def pay(self, usage: Usage) -> None:
         """Add what an answer has cost; on return it is stored."""
         if usage == Usage():
             return
-        with self._lock:
+        with self._lock, deferred():
             self.paid += usage
-            old, self._blob = self._blob, self._repository.store(json.dumps(self.paid.to_json()).encode())
-            self._repository.move({self._ref: (old, self._blob)})
+            blob = self._repository.store(json.dumps(self.paid.to_json()).encode())
+            self._repository.move({self._ref: (self._blob, blob)})
+            self._blob = blob

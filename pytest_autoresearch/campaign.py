@@ -95,10 +95,7 @@ class Campaign:
         ground.check_seen(repository, self._records, repository.script, repository.beside(FIXED))
         if trials:
             ground.check_whole(repository, self.tag, trials)
-        changed = self.repository.changes()
-        if changed and not self._is_unfinished_keep(changed):
-            msg = f"uncommitted changes in {', '.join(changed[:3])}: commit or stash them first"
-            raise Unusable(msg)
+        self._left_half_way()
         if self._results_path.exists() and not self._is_results():
             msg = f"{self._results_path.name} is not a campaign's: move it away first"
             raise Unusable(msg)
@@ -113,6 +110,14 @@ class Campaign:
         openings = self.repository.commits("refs/autoresearch/*/0000")
         return rows[1].partition("\t")[0] in {opening.name[:7] for opening in openings}
 
+    def _left_half_way(self) -> list[str]:
+        """Return the files of a keep that was killed half way; raise Unusable if others have changed."""
+        changed = self.repository.changes()
+        if changed and not self._is_unfinished_keep(changed):
+            msg = f"uncommitted changes in {', '.join(changed[:3])}: commit or stash them first"
+            raise Unusable(msg)
+        return changed
+
     def _is_unfinished_keep(self, changed: list[str]) -> bool:
         """Tell whether the branch has moved to a commit of ours, and the working tree has not followed."""
         repository = self.repository
@@ -120,7 +125,8 @@ class Campaign:
             return False
         head = repository.head()
         known = {commit.name for commit in repository.commits(f"{self._refs}*")}
-        if head not in known and "Trial" not in trailers_of(repository.message(head)):
+        own = "Trial" in trailers_of(repository.message(head)) and repository.is_own(head)
+        if head not in known and not own:
             return False  # nor a baseline that was measured anew, or a keep, whose ref was not written
         return all(repository.blob_in_tree(path) == repository.blob_of(path, "HEAD^") for path in changed)
 
@@ -137,10 +143,11 @@ class Campaign:
             Unusable: the campaign was begun on another platform, or for another metric; git refuses.
         """
         self._experiment = experiment
+        self.repository.tidy()
         opening = self.repository.tip_of(self._refs + "0000")
         if opening is not None:
             self._check_opening(opening)
-        if changed := self.repository.changes():
+        if changed := self._left_half_way():
             self.repository.refresh(*changed)
             self.healed.append(f"{', '.join(changed)} brought to what the branch's last commit had stored")
         if self.repository.branch() != self.branch:
@@ -197,8 +204,11 @@ class Campaign:
 
     def _finish_keep(self) -> None:
         """Write the ref of a trial that is the tip of the branch: git moves one ref after the other."""
-        number = trailers_of(self.repository.message(self._tip)).get("Trial", [""])[0]
-        if not re.fullmatch(r"[1-9]\d{,8}", number):
+        trailers = trailers_of(self.repository.message(self._tip))
+        number = trailers.get("Trial", [""])[0]
+        # Who picks a trial of another campaign commits it under their own name.
+        ours = trailers.get("Verdict") == ["kept"] and self.repository.is_own(self._tip)
+        if not ours or not re.fullmatch(r"[1-9]\d{,8}", number):
             return
         refs = self.repository.refs("refs/autoresearch/")
         ref, before = (f"{self._refs}{which:04d}" for which in (int(number), int(number) - 1))
@@ -257,7 +267,10 @@ class Campaign:
         self._read = None  # they are in the ledger from now on
         opening = commits.pop(0)
         trials = [commits[number] for number in sorted(commits)]
-        measured = parse_measurements(trailers_of(opening.message))
+        try:
+            measured = parse_measurements(trailers_of(opening.message))
+        except (TypeError, ValueError) as error:
+            raise Unusable(f"{opening.ref} is no opening of a campaign: {error}") from error
         self.start = self.repository.committed(self.repository.script, opening.name) or ""
         self.start_blob = self.repository.blob(self.start)
         self._essences = {substance.essence(self.start): 0}

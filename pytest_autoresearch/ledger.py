@@ -19,6 +19,21 @@ Verdict = Literal["kept", "discarded", "crashed", "out of memory", "timeout", "r
 Value = float | int | str | bool
 
 AGAIN = "Incumbent"  # the trailer of a run that the incumbent had
+TAKEN = {  # trailers that a metric may be called like
+    *("Agent", "Baseline", "Constants", "Crash", "Direction", "Essence", "Experiment", "Hypothesis", AGAIN),
+    *(
+        "Measurement",
+        "Metric",
+        "Passed",
+        "Platform",
+        "Script",
+        "Tokens",
+        "Trial",
+        "Trust",
+        "Usage",
+        "Verdict",
+    ),
+}
 LONGEST = 400  # characters of any text in an entry
 
 
@@ -174,11 +189,11 @@ class Entry:
                 tokens=int(trailers.get("Tokens", ["0"])[0]),
                 agent="".join(texts["Agent"][:1]),
                 hypothesis="".join(texts["Hypothesis"][:1]),
-                usage=Usage(**json.loads(trailers.get("Usage", ["{}"])[0])),
+                usage=_sound(Usage(**json.loads(trailers.get("Usage", ["{}"])[0]))),
                 passed=texts["Passed"],
                 crashes=texts["Crash"],
             )
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
             msg = f"commit {commit} is not a trial: {error}"
             raise ValueError(msg) from error
 
@@ -219,8 +234,10 @@ class Ledger:
 
 
 def trailer_name(metric: str) -> str:
-    """Return a metric's name as a git trailer: ``Val-Bpb`` for ``val_bpb``."""
-    return "-".join(word.capitalize() for word in re.split(r"[^A-Za-z0-9]+", metric) if word) or "Score"
+    """Return a metric's name as a git trailer of its own: ``Val-Bpb`` for ``val_bpb``."""
+    words = [word.capitalize() for word in re.split(r"[^A-Za-z0-9]+", metric) if word]
+    name = "-".join(words) or "Score"
+    return f"{name}-Score" if name in TAKEN else name
 
 
 def measurement_trailers(measurements: Sequence[Measurement]) -> list[str]:
@@ -252,6 +269,13 @@ def _parts(message: str) -> tuple[str, str, dict[str, list[str]]]:
     description, _, rest = message.partition("\n\n")
     reason = rest.partition("\n\n")[0]
     return one_line(description, LONGEST), one_line(reason, LONGEST), trailers_of(message)
+
+
+def _sound(usage: Usage) -> Usage:
+    if not usage.is_sound:
+        msg = f"{usage} cannot be"
+        raise ValueError(msg)
+    return usage
 
 
 def _inert(line: str) -> str:

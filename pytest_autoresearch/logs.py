@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pytest_autoresearch.disk import writing
 from pytest_autoresearch.measuring.log import excerpt
 from pytest_autoresearch.repository import Repository
 
@@ -28,7 +30,9 @@ class Logs:
         """
         self._repository, self._refs, self._folder, self._keep = repository, refs, folder, keep
         self._stored = {
-            int(ref.removeprefix(refs)): blob for ref, blob in repository.refs(f"{refs}*").items()
+            int(number): blob
+            for ref, blob in repository.refs(f"{refs}*").items()
+            if re.fullmatch(r"\d{4,9}", number := ref.removeprefix(refs))
         }
 
     def path(self, number: int) -> Path:
@@ -36,13 +40,16 @@ class Logs:
         return self._folder / f"{number:04d}.log"
 
     def start(self, number: int) -> bool:
-        """Begin with trial *number*; tell whether it was begun before, and killed before its verdict."""
-        if self._keep is not None:
+        """Begin with trial *number*; tell whether it was begun before, and killed before its verdict.
+
+        What there is of it, and of later ones whose refs somebody has deleted, is not the log of what comes.
+        """
+        first = 0 if self._keep is None else number - self._keep
+        killed = self.path(number).exists() and number not in self._stored
+        with writing(self._folder):
             for file in self._folder.glob("*.log"):
-                if file.stem.isdecimal() and int(file.stem) < number - self._keep:
+                if file.stem.isdecimal() and not first <= int(file.stem) < number:
                     file.unlink(missing_ok=True)
-        killed = self.path(number).exists()
-        self.path(number).unlink(missing_ok=True)
         return killed
 
     def moves(self, number: int) -> dict[str, tuple[str | None, str | None]]:
@@ -50,7 +57,9 @@ class Logs:
         moves: dict[str, tuple[str | None, str | None]] = {
             self._ref(old): (self._stored[old], None) for old in self._outdated(number)
         }
-        if self._keep != 0 and (text := excerpt(self.path(number))):
+        with writing(self.path(number)):
+            text = b"" if self._keep == 0 else excerpt(self.path(number))
+        if text:
             # Somebody may have deleted a trial's ref, to try it again, and not this one.
             moves[self._ref(number)] = (self._stored.get(number), self._repository.store(text))
         return moves

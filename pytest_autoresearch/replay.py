@@ -51,8 +51,8 @@ class Past:
         trials = repository.commits(f"refs/autoresearch/{tag}/{number:04d}")
         openings = repository.commits(f"refs/autoresearch/{tag}/0000")
         if not trials or not openings or not number:
-            there = len(repository.refs(f"refs/autoresearch/{tag}/[0-9]*")) - 1
-            has = f"{tag} has the trials 1 to {there}" if there > 0 else f"no trials of {tag} are here"
+            last = max(repository.refs(f"refs/autoresearch/{tag}/[0-9]*"), default="0").rpartition("/")[2]
+            has = f"the last trial of {tag} is {last}" if int(last) else f"no trials of {tag} are here"
             raise Unusable(f"there is no trial {name}: {has}")
         [trial], [opening] = trials, openings
         trailers = trailers_of(opening.message)
@@ -94,7 +94,7 @@ class Replay(ExperimentItem):
         try:
             run = self.measure(past.source, seed=fresh_seed())
         except RunFailed as error:
-            if entry.score is not None:
+            if entry.score is not None and past.platform == self.experiment.platform:
                 raise Unmet(f"trial {past.name} gives no score: {error}", then, *error.tail) from error
             self.autoresearch_outcome = "passed", f"{error}; {then}"
             return

@@ -141,6 +141,10 @@ class Repository:
         """Return the message of a commit."""
         return str(self._call("log", "-1", "--format=%B", commit))
 
+    def is_own(self, commit: str) -> bool:
+        """Tell whether this program made a commit, and nobody picked or changed it since."""
+        return str(self._call("log", "-1", "--format=%ce", commit)) == IDENTITY[1]
+
     def blob_in_tree(self, path: str) -> str | None:
         """Return the blob that a file of the working tree would be; None if there is no such file."""
         file = self.root / path
@@ -305,9 +309,13 @@ class Repository:
                     raise
             time.sleep(0.1)
 
+    def tidy(self) -> None:
+        """Remove what a refresh that was killed has left."""
+        shutil.rmtree((self.root / self.script).with_name(FRESH), ignore_errors=True)
+
     def _refresh(self, *paths: str) -> None:
         # Each is written beside its place first, for git would leave half of one on a full disk.
-        beside = (self.root / paths[0]).with_name(FRESH)
+        beside = (self.root / self.script).with_name(FRESH)
         with self._git.custom_environment(**self._without_filters()):
             self._call("reset", "--quiet", self.head(), "--", *paths)  # a branch may be called HEAD
             try:
@@ -316,7 +324,7 @@ class Repository:
                     for path in filter(lambda path: os.path.lexists(beside / path), paths):
                         (beside / path).replace(self.root / path)
             finally:
-                shutil.rmtree(beside, ignore_errors=True)
+                self.tidy()
             self._call("update-index", "-q", "--refresh")
 
     def _without_filters(self) -> dict[str, str]:

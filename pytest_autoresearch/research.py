@@ -72,17 +72,18 @@ class Research:
             Unusable: somebody else is there.
         """
         elsewhere = "use another working tree: git worktree add"
+        locks = []
         for path, what, relief in (
             (repository.common / "autoresearch" / f"{tag}.lock", f"campaign {tag}", "choose another tag"),
             (repository.directory / "autoresearch.lock", "this working tree", elsewhere),
         ):
             try:
                 with writing(path):
-                    lock = self._held.enter_context(Lock(path))
+                    locks.append(self._held.enter_context(Lock(path)))
             except Held as holder:
                 raise Unusable(f"{what} is in use by {holder}: wait for it, or {relief}") from None
-            if lock.died and what != "this working tree":
-                self.campaign.healed.append(f"taken over from {lock.died}, which did not end as it should")
+        if died := locks[0].died:
+            self.campaign.healed.append(f"taken over from {died}, which did not end as it should")
         if left := scratch.sweep():
             folders = "a temporary folder was" if left == 1 else f"{left} temporary folders were"
             self.campaign.healed.append(f"{folders} left by a process that was killed, and removed")
@@ -284,7 +285,7 @@ class Research:
             return f"{trial.name} could not be decided and stored"
         if trial.session.testsfailed:  # and the next one would be asked for, to be refused
             return f"{trial.name} is stored, but the campaign cannot go on as it is"
-        if (most := self._settings.give_up_after) is not None:
+        if (most := self._settings.give_up_after) is not None and not entries[-1].unanswered:
             answered = (entry for entry in reversed(entries) if not entry.unanswered)
             last = list(itertools.islice(answered, most))
             if len(last) == most and all(entry.verdict not in ("kept", "discarded") for entry in last):

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,7 +20,8 @@ from pathlib import Path
 from pytest_autoresearch.disk import writing
 from pytest_autoresearch.lock import Held, Lock
 
-PREFIX = "autoresearch-"
+PREFIX = "pytest-autoresearch-"
+OURS = re.compile(rf"{PREFIX}(\d+)-[a-z0-9_]{{8}}")  # as mkdtemp names them
 OWNER = "owner"  # the lock's file
 
 
@@ -39,6 +41,8 @@ def sweep() -> int:
     found = 0
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if path != _own() and _is_left(path):
+            for inner in [inner for inner in path.iterdir() if inner.name != OWNER]:
+                remove(inner)  # the lock's file last: without it nobody knows what is left
             remove(path)
             found += not path.exists()
     return found
@@ -75,12 +79,12 @@ def _is_left(path: Path) -> bool:
 
     try:
         status = path.lstat()
-        if status.st_uid != os.getuid() or not path.is_dir() or path.is_symlink():
+        ours = OURS.fullmatch(path.name)
+        if ours is None or status.st_uid != os.getuid() or not path.is_dir() or path.is_symlink():
             return False
         owner = path / OWNER
         if not owner.exists() or not owner.stat().st_size:  # the lock is about to be taken, or never will be
-            maker = path.name.removeprefix(PREFIX).partition("-")[0]
-            return maker.isdecimal() and not psutil.pid_exists(int(maker))
+            return {owner}.issuperset(path.iterdir()) and not psutil.pid_exists(int(ours[1]))
         Lock(owner).release()
     except (Held, OSError):
         return False

@@ -94,7 +94,8 @@ class Settings:
         script = Path(os.path.normpath(config.rootpath / config.getini("autoresearch_experiment")))
         option = config.getoption
         research = option("autoresearch") and not (option("help") or option("version"))
-        replay = option("autoresearch_replay")
+        told = option("help") or option("version")
+        replay = None if told else option("autoresearch_replay")
         if research or replay:
             asked = frozenset({"baseline" if research else "replay"})
         else:
@@ -147,6 +148,11 @@ class Settings:
         if self.research and self.replay:
             msg = "--autoresearch-replay measures a trial of the past: give it without --autoresearch"
             raise pytest.UsageError(msg)
+        own = {(place, item) for place in _places(config, self.script) for item in ("", "baseline")}
+        others = [path.name for path, item in _paths(config) if (path, item) not in own]
+        if self.replay and others:
+            msg = f"--autoresearch-replay runs {self.script.name} alone: drop {', '.join(others)}"
+            raise pytest.UsageError(msg)
         if not self.research:
             for option in RESEARCH_ONLY:
                 if config.getoption(f"autoresearch_{option.replace('-', '_')}") is not None:
@@ -156,8 +162,7 @@ class Settings:
         if not self.script.is_file():
             msg = f"there is no experiment at {self.script}: set autoresearch_experiment in the ini file"
             raise pytest.UsageError(msg)
-        own = {(place, item) for place in _places(config, self.script) for item in ("", "baseline")}
-        if others := [path.name for path, item in _paths(config) if (path, item) not in own]:
+        if others:
             msg = f"--autoresearch runs {self.script.name} alone: drop {', '.join(others)}"
             raise pytest.UsageError(msg)
         if config.getoption("lf", False) or config.getoption("failedfirst", False):
@@ -240,10 +245,13 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def _enforcer(asked: str) -> Enforcer:
+    from pytest_autoresearch.disk import Unwritable
     from pytest_autoresearch.measuring import sandbox
 
     try:
         return sandbox.choose(asked)
+    except Unwritable as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
     except sandbox.Unavailable as error:
         raise pytest.UsageError(f"--autoresearch-sandbox={asked}: {error}") from error
 

@@ -247,3 +247,22 @@ print("what a coding agent says of itself")
     agents = [trial["agent"] for trial in project.ledger()]
     assert agents[:2] == ["hybrid:agent.py", "tuner"]
     assert "the tuner's choice 1: " in told.read_text()
+
+
+def test_where_the_tuner_has_nothing_the_model_is_asked_out_of_turn() -> None:
+    """A script without constants is the model's alone."""
+    bare = "print('val_bpb: 1.0')\n"
+    failed = Entry(
+        1, "", "discarded", "", "", "", 2.0, (Measurement(2.1, seed=1, wall_seconds=1),), agent=NAME
+    )
+    briefing = dataclasses.replace(brief(2, [failed]), script=bare, start=bare)
+    model = Changing()
+    assert Hybrid(model).propose(briefing) is not None
+    assert Hybrid(model).propose(dataclasses.replace(briefing, number=3)) is not None
+
+
+class Changing(Scripted):
+    """An agent that needs no constant."""
+
+    def propose(self, briefing: Briefing) -> Proposal | None:
+        return Proposal(f"{briefing.script}# {briefing.number}\n", "another")

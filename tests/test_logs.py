@@ -118,3 +118,14 @@ def test_runs_follow_each_other_in_a_log(tmp_path_factory: pytest.TempPathFactor
             log.write(text)
     assert path.read_bytes() == b"one\ntwo\n" == excerpt(path)
     assert excerpt(path.with_name("none.log")) == b""
+
+
+def test_a_trial_that_is_tried_again_has_a_log_of_its_own(project: Project) -> None:
+    said = ("LR = 0.04", "LR = 0.30\nprint('the first time')"), ("LR = 0.04", "LR = 0.31\nprint('then')")
+    project.write(_gitignore="results.tsv\n").proposes(*said).research().exits(0)
+    for number in (1, 2):
+        project.git("update-ref", "-d", f"refs/autoresearch/t/{number:04d}")
+    again = [(old, new.replace("the first time", "once more").replace("then", "later")) for old, new in said]
+    project.proposes(*again).research().exits(0).hides("stopped before its verdict")
+    logs = [project.git("show", f"refs/autoresearch/t/log/{number:04d}") for number in (1, 2)]
+    assert [log.partition("\n")[0] for log in logs] == ["once more", "later"]

@@ -100,3 +100,22 @@ def test_help_lists_every_option(project: Project) -> None:
         *(f"autoresearch_{name} (string)" for name in ("token_price", "memory_soft_limit", "memory_limit"))
     )
     project.pytest("--markers").shows("@pytest.mark.experiment")
+
+
+FULL = """
+import errno, tempfile
+
+
+def full(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device", tempfile.gettempdir())
+
+
+tempfile.mkdtemp = full
+"""
+
+
+@pytest.mark.parametrize("arguments", [("--autoresearch",), ("-k", "baseline")], ids=["research", "again"])
+def test_no_room_to_try_a_sandbox_is_one_line(project: Project, arguments: tuple[str, ...]) -> None:
+    project.write(conftest_py=FULL).commit()
+    session = project.pytest(*arguments).exits(1).hides("Traceback", "INTERNALERROR")
+    session.shows("the disk is full: No space left on device", "free some space, and start again")

@@ -74,8 +74,8 @@ def test_another_platform_is_not_compared(tried: Project) -> None:
 
 def test_what_is_no_trial_is_one_line(tried: Project) -> None:
     for trial, said in (
-        ("t/0009", "there is no trial t/0009: t has the trials 1 to 4"),
-        ("t/0000", "there is no trial t/0000: t has the trials 1 to 4"),
+        ("t/0009", "there is no trial t/0009: the last trial of t is 0004"),
+        ("t/0000", "there is no trial t/0000: the last trial of t is 0004"),
         ("u/0001", "there is no trial u/0001: no trials of u are here"),
         ("t", "'t' is no trial: give its tag and its number, mar5/0007"),
         ("t/-1", "'t/-1' is no trial"),
@@ -109,3 +109,10 @@ def test_a_replay_can_be_asked_for_anywhere(tried: Project) -> None:
     below = tried.beside(tried.path / "experiment")
     below.pytest("--autoresearch-replay=t/0002").exits(0).shows("PASSED (1.0600; discarded")
     assert not Path(tried.path, "experiment", ".autoresearch").exists()
+
+
+def test_a_replay_runs_alone_and_help_runs_nothing(tried: Project) -> None:
+    tried.write(tests__test_a_py="def test_a():\n    assert False\n")
+    session = tried.pytest("--autoresearch-replay=t/2", "tests/test_a.py").exits(4)
+    session.shows("--autoresearch-replay runs train.py alone: drop test_a.py")
+    tried.pytest("--autoresearch-replay=t/99", "--help").exits(0).shows("--autoresearch-replay=TAG/NUMBER")

@@ -110,3 +110,12 @@ def test_a_repository_that_git_has_packed_goes_on(project: Project) -> None:
     project.research().exits(0).decides("kept", "discarded", "kept").hides("healed")
     assert project.ledger()[:2] == known
     assert "val_bpb" in project.git("show", "refs/autoresearch/t/log/0002")
+
+
+@pytest.mark.parametrize("metric", ["usage", "baseline", "platform", "trial"])
+def test_a_metric_may_be_called_like_what_a_commit_tells(project: Project, metric: str) -> None:
+    project.script.write_text(project.script.read_text().replace("val_bpb:", f"{metric}:"))
+    project.write(pytest_ini=f"[pytest]\nautoresearch_metric = {metric}\n", _gitignore="results.tsv\n")
+    project.proposes(GAIN, LOSS)
+    for verdicts in (["kept"], ["kept", "discarded"]):
+        project.research("--autoresearch-trials=1").exits(0).decides(*verdicts)

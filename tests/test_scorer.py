@@ -93,4 +93,4 @@ def test_a_session_without_a_scorer_fails_in_a_few_lines(project: Project) -> No
     )
     session = project.commit().research().exits(1)
     session.shows("the scorer did not start: ", "has no attribute 'Tokenizer'").hides("handover.py", "KEPT")
-    assert not list(Path(tempfile.gettempdir()).glob(f"autoresearch-{os.getpid()}-*/scorer-*"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"pytest-autoresearch-{os.getpid()}-*/scorer-*"))

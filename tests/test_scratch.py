@@ -71,7 +71,7 @@ def test_what_the_killed_leave_is_swept(place: Path) -> None:
 def test_what_never_had_a_lock_is_swept_when_its_maker_is_dead(place: Path) -> None:
     with subprocess.Popen(["true"]) as process:
         pass
-    dead, alive = (place / f"{scratch.PREFIX}{pid}-x" for pid in (process.pid, os.getpid()))
+    dead, alive = (place / f"{scratch.PREFIX}{pid}-abcd_123" for pid in (process.pid, os.getpid()))
     for path in (dead, alive):
         path.mkdir()
     (dead / scratch.OWNER).touch()
@@ -81,11 +81,14 @@ def test_what_never_had_a_lock_is_swept_when_its_maker_is_dead(place: Path) -> N
 
 
 def test_what_is_of_somebody_else_is_left_alone(place: Path) -> None:
-    for name in (f"{scratch.PREFIX}notes", f"{scratch.PREFIX}", "other-1-x"):
+    work = f"{scratch.PREFIX}99999999-abcdefgh"  # named as ours by chance, and with something in it
+    for name in (f"{scratch.PREFIX}notes", f"{scratch.PREFIX}2024-projects", work, "other-1-x"):
         (place / name).mkdir()
+        (place / name / "thesis.tex").touch()
     (place / f"{scratch.PREFIX}1-file").touch()
     elsewhere = place / "other-1-x" / "mine"
     elsewhere.mkdir()
-    (place / f"{scratch.PREFIX}99999999-link").symlink_to(elsewhere)
+    (place / f"{scratch.PREFIX}99999999-link_to_").symlink_to(elsewhere)
     assert sweep() == 0
+    assert len(list(place.glob("*/thesis.tex"))) == 4
     assert elsewhere.exists()

@@ -8,7 +8,8 @@ import pytest
 
 from tests.project import Project
 
-NEXT = ("--autoresearch-sandbox=none", "--autoresearch-trials=1")
+ALONE = ("--autoresearch-sandbox=none",)
+NEXT = (*ALONE, "--autoresearch-trials=1")
 
 
 def is_refused(project: Project, *reasons: str) -> str:
@@ -111,3 +112,33 @@ def test_a_ref_in_the_way_is_refused(project: Project, ref: str) -> None:
     project.git("update-ref", ref, "HEAD")
     is_refused(project, f"{ref} leaves no room for the branch autoresearch/t: rename or delete it")
     assert project.git("branch", "--show-current") == "main"
+
+
+def test_a_trial_that_was_picked_from_another_campaign_is_none_of_this_one(campaign: Project) -> None:
+    campaign.git("checkout", "--quiet", "main")
+    campaign.research(*ALONE, "--autoresearch-trials=0", tag="u").exits(0)
+    picked = campaign.refs()["0001"]
+    campaign.git("cherry-pick", "--strategy-option=theirs", picked)
+    session = campaign.research(*ALONE, "--autoresearch-trials=0", tag="u").hides("trial 1 was kept")
+    session.exits(0)
+    assert sorted(campaign.refs("u")) == ["0000"]
+
+
+def test_figures_that_cannot_be_are_refused(campaign: Project) -> None:
+    message = campaign.message("refs/autoresearch/t/0002")
+    tree = campaign.git("rev-parse", "refs/autoresearch/t/0002^{tree}")
+    before = campaign.git("rev-parse", "refs/autoresearch/t/0002")
+    for old, new in (("Constants:", 'Usage: {"cost": "x"}\nConstants:'), ('"score": 0.98', '"score": "x"')):
+        assert old in message
+        forged = message.replace(old, new)
+        commit = campaign.git("commit-tree", tree, "-p", f"{before}^", "-m", forged)
+        campaign.git("update-ref", "refs/autoresearch/t/0002", commit)
+        session = campaign.research(*ALONE).exits(4).hides("Traceback", "INTERNALERROR")
+        session.shows("a ref below refs/autoresearch/t/ is no trial")
+
+
+def test_a_log_of_another_name_is_left_alone(campaign: Project) -> None:
+    blob = campaign.git("rev-parse", "refs/autoresearch/t/log/0001")
+    campaign.git("update-ref", "refs/autoresearch/t/log/notes", blob)
+    campaign.research(*ALONE, "--autoresearch-trials=0").exits(0)
+    assert campaign.git("rev-parse", "refs/autoresearch/t/log/notes") == blob

@@ -179,3 +179,16 @@ def test_a_lock_that_stays_costs_no_verdict(project: Project) -> None:
     lock.unlink()
     project.research(*ALONE).exits(0).decides("kept").leaves_clean()
     assert "LR = 0.05" in project.script.read_text()
+
+
+def test_work_of_the_user_while_prepare_runs_is_not_overwritten(campaign: Project) -> None:
+    """It may fetch data for minutes."""
+    campaign.write(notes_txt="old\n")
+    prepare = campaign.script.with_name("prepare.py")
+    mine = f"for name in ({str(campaign.script)!r}, {str(campaign.path / 'notes.txt')!r}):\n"
+    prepare.write_text(f"{prepare.read_text()}\n{mine}    open(name, 'a').write('# mine')\n")
+    campaign.commit("Let prepare.py stand in for a user")
+    session = campaign.research(*NEXT).exits(4).hides("healed", "::baseline PASSED")
+    session.shows("uncommitted changes in experiment/train.py, notes.txt: commit or stash them first")
+    assert campaign.script.read_text().endswith("# mine")
+    assert (campaign.path / "notes.txt").read_text() == "old\n# mine"

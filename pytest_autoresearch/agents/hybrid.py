@@ -39,7 +39,9 @@ class Hybrid:
     def propose(self, briefing: Briefing) -> Proposal | None:
         """Return the model's proposal or the tuner's; None if neither has one."""
         if self._gone is not None or not self._is_models(briefing):
-            return self._tuned(briefing)
+            tuned = self._tuned(briefing)
+            if tuned is not None or self._gone is not None:
+                return tuned  # else the model is all there is
         told = dataclasses.replace(briefing, advice=self._tuner.advice(briefing))
         try:
             proposal = self._model.propose(told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
@@ -48,8 +49,16 @@ class Measurement:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Rebuild what :meth:`to_json` gave; fields of a later version are ignored."""
+        """Rebuild what :meth:`to_json` gave; fields of a later version are ignored.
+
+        Raises:
+            ValueError: the score is none.
+        """
         values = {key: value for key, value in document.items() if key in FIELDS}
+        score = values.get("score")
+        if not isinstance(score, int | float) or not math.isfinite(score):
+            msg = f"{score!r} is no score"
+            raise ValueError(msg)
         return cls(**values | {"curve": tuple(values.get("curve", ()))})
 
 

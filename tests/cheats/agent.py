@@ -82,7 +82,7 @@ def files() -> Iterator[str]:
         yield from map(str, Path(folder).glob(f"*{MARK}*"))
     yield from (str(path) for path in FOLDER.iterdir() if path.name not in OURS)
     for path in (PROJECT / ".git" / "tmp").iterdir():
-        if path.name.startswith(f"autoresearch-{os.getpid()}-"):  # this session's own
+        if path.name.startswith(f"pytest-autoresearch-{os.getpid()}-"):  # this session's own
             yield from (
                 str(inner) for inner in path.iterdir() if not inner.name.startswith(("owner", "scorer-"))
             )

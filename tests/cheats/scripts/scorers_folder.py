@@ -9,7 +9,7 @@ temporary = DATA.parent / "project" / ".git" / "tmp"
 
 
 def replace():
-    for folder in temporary.glob("autoresearch-*/scorer-*"):
+    for folder in temporary.glob("pytest-autoresearch-*/scorer-*"):
         return (folder / "prepare.py").open("a").write("# a cheat was here\n")
 
 
