@@ -122,7 +122,7 @@ def test_runs_follow_each_other_in_a_log(tmp_path_factory: pytest.TempPathFactor
 
 def test_a_trial_that_is_tried_again_has_a_log_of_its_own(project: Project) -> None:
     said = ("LR = 0.04", "LR = 0.30\nprint('the first time')"), ("LR = 0.04", "LR = 0.31\nprint('then')")
-    project.write(_gitignore="results.tsv\n").proposes(*said).research().exits(0)
+    project.write(_gitignore="__pycache__/\nresults.tsv\n").proposes(*said).research().exits(0)
     for number in (1, 2):
         project.git("update-ref", "-d", f"refs/autoresearch/t/{number:04d}")
     again = [(old, new.replace("the first time", "once more").replace("then", "later")) for old, new in said]

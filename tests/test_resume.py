@@ -115,7 +115,9 @@ def test_a_repository_that_git_has_packed_goes_on(project: Project) -> None:
 @pytest.mark.parametrize("metric", ["usage", "baseline", "platform", "trial"])
 def test_a_metric_may_be_called_like_what_a_commit_tells(project: Project, metric: str) -> None:
     project.script.write_text(project.script.read_text().replace("val_bpb:", f"{metric}:"))
-    project.write(pytest_ini=f"[pytest]\nautoresearch_metric = {metric}\n", _gitignore="results.tsv\n")
+    project.write(
+        pytest_ini=f"[pytest]\nautoresearch_metric = {metric}\n", _gitignore="__pycache__/\nresults.tsv\n"
+    )
     project.proposes(GAIN, LOSS)
     for verdicts in (["kept"], ["kept", "discarded"]):
         project.research("--autoresearch-trials=1").exits(0).decides(*verdicts)

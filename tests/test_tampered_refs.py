@@ -117,8 +117,8 @@ def test_a_ref_in_the_way_is_refused(project: Project, ref: str) -> None:
 def test_a_trial_that_was_picked_from_another_campaign_is_none_of_this_one(campaign: Project) -> None:
     campaign.git("checkout", "--quiet", "main")
     campaign.research(*ALONE, "--autoresearch-trials=0", tag="u").exits(0)
-    picked = campaign.refs()["0001"]
-    campaign.git("cherry-pick", "--strategy-option=theirs", picked)
+    campaign.git("cherry-pick", "--strategy-option=theirs", campaign.refs()["0002"])
+    campaign.git("commit", "--quiet", "--amend", "--message", campaign.message("refs/autoresearch/t/0001"))
     session = campaign.research(*ALONE, "--autoresearch-trials=0", tag="u").hides("trial 1 was kept")
     session.exits(0)
     assert sorted(campaign.refs("u")) == ["0000"]
