@@ -48,7 +48,8 @@ def check_whole(repository: Repository, tag: str, trials: Mapping[int, Commit]) 
     """
     branch, opening = f"autoresearch/{tag}", trials.get(0)
     for number, trial in trials.items():
-        if trailers_of(trial.message).get("Trial") != [str(number)]:
+        trailers = trial.message.strip().rpartition("\n\n")[2]
+        if not trailers.startswith(f"Trial: {number}\n"):
             raise Unusable(
                 f"{trial.ref} is no trial: commit {trial.name[:12]} was not written as one; "
                 f"delete it with 'git update-ref -d {trial.ref}'"

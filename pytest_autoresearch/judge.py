@@ -135,6 +135,7 @@ def density(z: float) -> float:
 
 
 Counts = tuple[tuple[float, float, float], ...]  # worse, better, even; one triple a scale
+NOTHING: Counts = ((0.0, 0.0, 0.0),) * len(SCALES)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,8 +154,7 @@ class Effects:
     @classmethod
     def learned(cls, seen: Iterable[Seen], noise: Noise, direction: Direction = "minimize") -> Self:
         """Learn from every measured trial of a campaign, oldest first."""
-        nothing = ((0.0, 0.0, 0.0),) * len(SCALES)
-        effects = cls(noise.spread, 1 if direction == "minimize" else -1, nothing, weighted(nothing))
+        effects = cls(noise.spread, 1 if direction == "minimize" else -1, NOTHING, first_weights())
         for trial in seen:
             effects = effects.after(trial)
         return effects
@@ -242,6 +242,12 @@ def weighted(counts: Counts) -> Counts:
         (shares[0] * large, shares[1] * better, shares[2] * even)
         for large, better, even in zip(*columns, strict=True)
     )
+
+
+@functools.cache
+def first_weights() -> Counts:
+    """Return the weights before anything was counted."""
+    return weighted(NOTHING)
 
 
 def spread_over(counts: Sequence[float], first: Sequence[float]) -> list[float]:
