@@ -60,11 +60,11 @@ class Usage:
     @property
     def counts(self) -> tuple[Any, ...]:
         """Every figure, in the order above."""
-        return dataclasses.astuple(self)
+        return tuple(getattr(self, name) for name in COUNTS)  # astuple copies, ten thousand times
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures that are not 0."""
-        return {name: count for name, count in dataclasses.asdict(self).items() if count}
+        return {name: count for name, count in zip(COUNTS, self.counts, strict=True) if count}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry's line of ``ledger.jsonl``, in which the runs are full objects."""
-        document = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        document = {name: getattr(self, name) for name in FIELDS}
         return document | {
             "constants": dict(self.constants),
             "measurements": [run.to_json() for run in self.measurements],
@@ -196,6 +196,10 @@ class Entry:
         except (AttributeError, KeyError, OverflowError, TypeError) as error:
             msg = f"commit {commit} is not a trial: {error}"
             raise ValueError(msg) from error
+
+
+COUNTS = tuple(field.name for field in dataclasses.fields(Usage))
+FIELDS = tuple(field.name for field in dataclasses.fields(Entry))
 
 
 class Ledger:
