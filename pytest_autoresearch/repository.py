@@ -298,9 +298,9 @@ class Repository:
         """Bring files of the index and the working tree to what HEAD holds, through no filter program.
 
         Raises:
-            Unusable: another git has the index, and goes on having it.
+            Unusable: another git has the index, and goes on having it; or a file was changed meanwhile.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline, before = time.monotonic() + PATIENCE, [self.blob_in_tree(path) for path in paths]
         while True:
             try:
                 return self._refresh(*paths)
@@ -308,6 +308,8 @@ class Repository:
                 if "index.lock" not in str(error) or time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
+            if [self.blob_in_tree(path) for path in paths] != before:
+                raise Unusable(f"{' or '.join(paths)} changed meanwhile: restore and start again")
 
     def tidy(self) -> None:
         """Remove what a refresh that was killed has left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.project import SCRIPT, Project
@@ -36,6 +38,8 @@ def test_a_run_beyond_the_limit_is_ended(project: Project) -> None:
         *["trial[0002", "OUT OF MEMORY (it used ", " MB of memory, its limit is 200 MB)"],
         *["trial[0003", "OUT OF MEMORY (it used 900 MB of memory, its limit is 200 MB)"],
     )
+    used = [int(figure) for figure in re.findall(r"it used (\d+) MB of memory, its", session.screen)]
+    assert all(200 < figure < 1000 for figure in used), used
     assert not any(entry["measurements"] for entry in project.ledger()[:3])
 
 

@@ -192,3 +192,25 @@ def test_work_of_the_user_while_prepare_runs_is_not_overwritten(campaign: Projec
     session.shows("uncommitted changes in experiment/train.py, notes.txt: commit or stash them first")
     assert campaign.script.read_text().endswith("# mine")
     assert (campaign.path / "notes.txt").read_text() == "old\n# mine"
+
+
+WAITED_FOR = """
+
+import subprocess
+
+
+def pytest_runtest_logreport(report):
+    if "trial[0003" in report.nodeid and report.when == "call":
+        open(".git/index.lock", "w").close()
+        work = "sleep 1; echo '# mine' >> experiment/train.py; sleep 0.5; rm .git/index.lock"
+        subprocess.Popen(["sh", "-c", work])
+"""
+
+
+def test_work_that_is_saved_while_a_lock_is_waited_for_is_not_overwritten(campaign: Project) -> None:
+    conftest = campaign.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + WAITED_FOR)
+    session = campaign.commit("Let a user work").research(*NEXT).exits(1).hides("Traceback")
+    session.shows("trial 3 is stored, but not in the working tree", "changed meanwhile: restore and start")
+    assert campaign.script.read_text().endswith("# mine\n")
+    assert "0003" in campaign.refs()
