@@ -112,7 +112,8 @@ def test_a_repository_that_git_has_packed_goes_on(project: Project) -> None:
     assert "val_bpb" in project.git("show", "refs/autoresearch/t/log/0002")
 
 
-@pytest.mark.parametrize("metric", ["usage", "baseline", "platform", "trial"])
+# Their ids have no "baseline": -k would choose them for a reproduction.
+@pytest.mark.parametrize("metric", ["usage", "baseline", "platform", "trial"], ids=lambda word: word[0])
 def test_a_metric_may_be_called_like_what_a_commit_tells(project: Project, metric: str) -> None:
     project.script.write_text(project.script.read_text().replace("val_bpb:", f"{metric}:"))
     project.write(
