@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 
 CLAIM = "claim"  # the ref's name
+PACKED_EVERY = 500  # trials
 SOFT_LIMIT = 1.5  # of the start's memory, unless the user names another
 
 
@@ -458,6 +459,8 @@ class Campaign:
             finally:
                 if decision.verdict == "kept" and not touched:
                     self._follow(number)
+            if number % PACKED_EVERY == 0:
+                self.repository.pack()
         if touched:
             names = ", ".join(sorted(touched))
             raise Unusable(f"{names} changed during trial {number}, which is stored: restore and start again")

@@ -178,7 +178,8 @@ class Repository:
     def locks(self, branch: str) -> list[Path]:
         """Return the locks that another git holds, or left, on what a campaign writes."""
         own, common = self.directory, self.common
-        files = own / "index.lock", own / "HEAD.lock", common / "refs" / "heads" / f"{branch}.lock"
+        heads = common / "refs" / "heads"
+        files = own / "index.lock", own / "HEAD.lock", common / "packed-refs.lock", heads / f"{branch}.lock"
         return [file for file in files if file.exists()]
 
     def hidden(self, *paths: str) -> list[str]:
@@ -268,6 +269,14 @@ class Repository:
             there = {name: self._try("rev-parse", "--verify", "--quiet", name) for name in refs}
             if any(there[name] != new for name, (_, new) in refs.items()):
                 raise
+
+    def pack(self) -> None:
+        """Bring refs and objects into few files, for thousands take git seconds to read; nothing is pruned.
+
+        Where git cannot, because another one is at it or the disk is full, it is left for another time.
+        """
+        with contextlib.suppress(Unusable, disk.Unwritable):
+            self._call("maintenance", "run", "--quiet", "--task=pack-refs", "--task=loose-objects")
 
     def switch(self, branch: str, *, create: bool) -> None:
         """Check out *branch*.

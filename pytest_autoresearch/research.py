@@ -186,12 +186,20 @@ class Research:
                 self._panel.prepare(self._briefing(session, trial.proposal))
             # The sibling keeps pytest from tearing down what both stand on.
             self._config.hook.pytest_runtest_protocol(item=trial, nextitem=sibling)
+            self._forget(trial)
             if session.shouldstop:
                 raise session.Interrupted(session.shouldstop)
             if reason := session.shouldfail or self._cannot_go_on(trial) or self._tell(trial):
                 session.shouldfail = reason
                 raise session.Failed(reason)
             self._wait(trial)
+
+    def _forget(self, trial: Trial) -> None:
+        """Let go of what pytest remembers of a trial and never shows: how its setup and its teardown went."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        reports = [] if reporter is None else reporter.stats.get("", [])
+        while reports and reports[-1].nodeid == trial.nodeid and not reports[-1].sections:
+            reports.pop()
 
     def _goes_on(self) -> bool:
         """Tell whether there will be another trial if this one takes as long as those before."""

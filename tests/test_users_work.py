@@ -136,7 +136,9 @@ os.remove({str(project.path / "results.tsv")!r})
     assert project.rows()[1][-1] == "baseline"
 
 
-@pytest.mark.parametrize("name", ["index.lock", "HEAD.lock", "refs/heads/autoresearch/t.lock"])
+@pytest.mark.parametrize(
+    "name", ["index.lock", "HEAD.lock", "packed-refs.lock", "refs/heads/autoresearch/t.lock"]
+)
 def test_a_lock_of_another_git_is_refused(campaign: Project, name: str) -> None:
     lock = campaign.path / ".git" / name
     lock.touch()

@@ -18,7 +18,10 @@ from pytest_autoresearch import ledger, lock, logs, scratch
 from pytest_autoresearch.reporting import results
 from pytest_autoresearch.repository import Repository
 
-WRITING = ("hash-object", "write-tree", "commit-tree", "update-ref", "switch", "reset", "checkout-index")
+WRITING = (
+    *("hash-object", "write-tree", "commit-tree", "update-ref", "maintenance"),
+    *("switch", "reset", "checkout-index"),
+)
 AT = os.environ["KILL_AT"]
 passed: Counter[str] = Counter()
 

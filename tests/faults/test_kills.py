@@ -42,16 +42,18 @@ STEPS = (
     "note a log",
     "git reset",
     "git checkout-index",
+    "git maintenance",
     "write to the ledger",
     "let the ledger reach the disk",
     "add to results.tsv",
     "remove a folder",
     "let go of a lock",
 )
-# Each trial has a value of its own; every other one is better, and is kept.
+# Each trial has a value of its own; every other one is better, and is kept. git packs after those.
 AGENT = """
-from pytest_autoresearch import Proposal
+from pytest_autoresearch import Proposal, campaign
 
+campaign.PACKED_EVERY = 2
 
 def pytest_autoresearch_propose(briefing):
     rate, batch = briefing.script.splitlines()[2:4]
