@@ -13,6 +13,7 @@ ledger is the same then. Ten thousand trials take about half an hour.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from pathlib import Path
 WINDOW = 1000  # trials that are compared
 SLOWER = 1.5  # times as long as the first trials the last ones may take
 RESUMED = 2.0  # seconds that going on may take
+PLUGINS = "-p", "pytest_timeout", "-p", "pytest_autoresearch.plugin", "-p", "no:cacheprovider"  # no others
 SCRIPT = """\
 X = 0  # what is tried
 BEST = 0.0  # what was found
@@ -108,8 +110,9 @@ def pytest(folder: Path, trials: int) -> float:
     options = ["--autoresearch-tag=soak", f"--autoresearch-trials={trials}", "--autoresearch-sandbox=none"]
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--autoresearch", *options],
+        [sys.executable, "-m", "pytest", "-q", *PLUGINS, "--autoresearch", *options],
         cwd=folder,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,

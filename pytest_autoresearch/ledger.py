@@ -189,7 +189,7 @@ class Entry:
                 tokens=int(trailers.get("Tokens", ["0"])[0]),
                 agent="".join(texts["Agent"][:1]),
                 hypothesis="".join(texts["Hypothesis"][:1]),
-                usage=_sound(Usage(**json.loads(trailers.get("Usage", ["{}"])[0]))),
+                usage=_usage(trailers["Usage"][0]) if "Usage" in trailers else Usage(),
                 passed=texts["Passed"],
                 crashes=texts["Crash"],
             )
@@ -275,7 +275,8 @@ def _parts(message: str) -> tuple[str, str, dict[str, list[str]]]:
     return one_line(description, LONGEST), one_line(reason, LONGEST), trailers_of(message)
 
 
-def _sound(usage: Usage) -> Usage:
+def _usage(text: str) -> Usage:
+    usage = Usage(**json.loads(text))
     if not usage.is_sound:
         msg = f"{usage} cannot be"
         raise ValueError(msg)
