@@ -195,7 +195,12 @@ class Research:
             self._wait(trial)
 
     def _forget(self, trial: Trial) -> None:
-        """Let go of what pytest remembers of a trial and never shows: how its setup and its teardown went."""
+        """Let go of what is not wanted any more, before thousands of trials have come together.
+
+        pytest remembers how a trial's setup and teardown went, and never shows it. The trial itself waits in
+        a cycle for the garbage collector, and what it was told holds all trials before it.
+        """
+        del trial.briefing
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         reports = [] if reporter is None else reporter.stats.get("", [])
         while reports and reports[-1].nodeid == trial.nodeid and not reports[-1].sections:
