@@ -18,12 +18,17 @@ OTHER_TAG = "choose another --autoresearch-tag"
 
 def check_room(repository: Repository, tag: str, state: Path) -> None:
     """Look whether a campaign's branch, its refs and its folder *state* can be written."""
-    branch = f"refs/heads/autoresearch/{tag}"
+    branch, campaign = f"refs/heads/autoresearch/{tag}", f"refs/autoresearch/{tag}"
     for lock in repository.locks(f"autoresearch/{tag}"):
         raise Unusable(f"{lock} is there: remove it, unless another git is at work")
-    for ref in repository.refs("refs/heads/autoresearch", "refs/autoresearch"):
-        if branch.startswith(f"{ref}/") or ref.startswith(f"{branch}/") or ref == f"refs/autoresearch/{tag}":
-            raise Unusable(f"{ref} leaves no room for the branch autoresearch/{tag}: rename or delete it")
+    # The campaign's is asked for by name, for thousands may lie below it.
+    taken = [campaign] * repository.has(campaign) + [
+        ref
+        for ref in repository.refs("refs/heads/autoresearch")
+        if branch.startswith(f"{ref}/") or ref.startswith(f"{branch}/")
+    ]
+    for ref in taken:
+        raise Unusable(f"{ref} leaves no room for the branch autoresearch/{tag}: rename or delete it")
     for folder in (state.parent, state):
         if folder.exists() and not folder.is_dir():
             raise Unusable(f"{folder} is no folder: move it away first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from pytest_autoresearch.measuring.measurement import Measurement, exact, mean_s
 from pytest_autoresearch.oneline import one_line
 
 Verdict = Literal["kept", "discarded", "crashed", "out of memory", "timeout", "refused"]
+VERDICTS: tuple[str, ...] = get_args(Verdict)
 Value = float | int | str | bool
 
 AGAIN = "Incumbent"  # the trailer of a run that the incumbent had
@@ -60,7 +62,8 @@ class Usage:
     @property
     def counts(self) -> tuple[Any, ...]:
         """Every figure, in the order above."""
-        return tuple(getattr(self, name) for name in COUNTS)  # astuple copies, ten thousand times
+        counts: tuple[Any, ...] = _counts(self)  # astuple copies, ten thousand times
+        return counts
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures that are not 0."""
@@ -133,7 +136,7 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry's line of ``ledger.jsonl``, in which the runs are full objects."""
-        document = {name: getattr(self, name) for name in FIELDS}
+        document = dict(zip(FIELDS, _fields(self), strict=True))
         return document | {
             "constants": dict(self.constants),
             "measurements": [run.to_json() for run in self.measurements],
@@ -200,6 +203,7 @@ class Entry:
 
 COUNTS = tuple(field.name for field in dataclasses.fields(Usage))
 FIELDS = tuple(field.name for field in dataclasses.fields(Entry))
+_counts, _fields = operator.attrgetter(*COUNTS), operator.attrgetter(*FIELDS)
 
 
 class Ledger:
@@ -289,7 +293,7 @@ def _inert(line: str) -> str:
 
 
 def _verdict(text: str) -> Verdict:
-    if text not in get_args(Verdict):
+    if text not in VERDICTS:
         msg = f"{text!r} is not a verdict"
         raise ValueError(msg)
     return cast("Verdict", text)

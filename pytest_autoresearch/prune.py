@@ -101,12 +101,15 @@ class Margins:
         self._noise = [_noise(losses) for losses in zip(*map(_whole, repeats), strict=True)] or [
             None
         ] * TENTHS
+        self._blind = all(noise is None for noise in self._noise)
         self._good = [0] * TENTHS
         # A trial that was ahead all the way does not say how far behind one may be: never below 0.
         self._largest = [0.0] * TENTHS
 
     def learn(self, trial: Past) -> None:
         """Take in a trial that was measured."""
+        if self._blind:
+            return
         behind = self._sign * (trial.score - trial.incumbent_score)
         if not trial.kept and behind > self._reach:
             return
@@ -124,6 +127,8 @@ class Margins:
 
     def ended_at(self, points: Points, incumbent: Points) -> int | None:
         """Return at how many tenths of the budget a run of this whole curve would have been ended."""
+        if self._blind:
+            return None
         shown: list[float | None] = []
         for point in _whole(points):
             shown.append(point)

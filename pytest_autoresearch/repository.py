@@ -133,6 +133,10 @@ class Repository:
         names = "".join(f"{revision}:{path}\n" for revision in revisions)
         return self._with_input(names.encode(), "cat-file", "--batch-check=%(objectname)").splitlines()
 
+    def has(self, ref: str) -> bool:
+        """Tell whether there is a *ref*, a full name."""
+        return self._try("rev-parse", "--verify", "--quiet", ref) is not None
+
     def tip_of(self, ref: str) -> str | None:
         """Return the commit that *ref*, a full name, points to; None if there is no such ref."""
         return self._try("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
@@ -45,7 +46,8 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object without the fields that are unknown."""
-        return {name: value for name in FIELDS if (value := getattr(self, name)) not in (None, ())}
+        values = zip(FIELDS, _fields(self), strict=True)
+        return {name: value for name, value in values if value is not None and value != ()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -63,6 +65,7 @@ class Measurement:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Measurement))
+_fields = operator.attrgetter(*FIELDS)
 
 
 def mean_score(measurements: Iterable[Measurement]) -> float:
