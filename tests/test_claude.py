@@ -19,7 +19,6 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
-from pytest_autoresearch.agents import endpoint
 from pytest_autoresearch.agents.agent import Gone, NoAnswer, Spent
 from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal, ground, news
 from pytest_autoresearch.agents.claude import NUDGES, TURNS, Claude
@@ -61,7 +60,15 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))  # no profile of the SDK
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr(endpoint, "BACKOFF", 0.002)
+    monkeypatch.setattr("pytest_autoresearch.agents.endpoint.BACKOFF", 0.002)
+
+
+@pytest.fixture
+def attempts() -> int:
+    """How often a server that was never heard is tried."""
+    from pytest_autoresearch.agents import endpoint  # where the SDK is, which takes a second to import
+
+    return endpoint.ATTEMPTS
 
 
 @pytest.fixture
@@ -514,10 +521,10 @@ def test_an_answer_of_something_else_is_asked_again(
     assert make().propose(brief())
 
 
-def test_something_else_is_not_borne_for_ever(server: AnthropicServer, make: Make) -> None:
+def test_something_else_is_not_borne_for_ever(server: AnthropicServer, make: Make, attempts: int) -> None:
     server.says_as(lambda _: Response("<html>sign in</html>", content_type="text/html"))
     assert str(refused(make())) == "the server does not speak the Messages API"
-    assert len(server.asked) == endpoint.ATTEMPTS
+    assert len(server.asked) == attempts
 
 
 def test_it_waits_as_asked(server: AnthropicServer, make: Make) -> None:
@@ -530,7 +537,7 @@ def test_it_waits_as_asked(server: AnthropicServer, make: Make) -> None:
 def test_it_waits_longer_each_time(
     server: AnthropicServer, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "BACKOFF", 0.1)
+    monkeypatch.setattr("pytest_autoresearch.agents.endpoint.BACKOFF", 0.1)
     server.says(*[failure(529, retry_after_ms="0")] * 3, change("0.04", "0.05"))
     start = time.monotonic()
     assert make().propose(brief())
@@ -561,13 +568,15 @@ def test_a_wait_that_makes_no_sense_is_its_own(server: AnthropicServer, make: Ma
     assert make().propose(brief())
 
 
-def test_an_outage_is_borne_until_its_time_is_over(server: AnthropicServer, make: Make) -> None:
+def test_an_outage_is_borne_until_its_time_is_over(
+    server: AnthropicServer, make: Make, attempts: int
+) -> None:
     server.says_as(lambda _: failure(529, "overloaded"))
     start = time.monotonic()
     error = refused(make(agent_timeout=0.5))
     assert time.monotonic() - start < 1.5
     assert str(error).startswith("529 overloaded, ")
-    assert len(server.asked) > endpoint.ATTEMPTS
+    assert len(server.asked) > attempts
     assert not isinstance(error, Gone)
 
 
@@ -617,10 +626,13 @@ def replies(answer: Mapping[str, Any]) -> Callable[[socket.socket], None]:
 
 @pytest.mark.parametrize("begun", [(), (replies(message(edit("64", "32"))),)], ids=["at first", "later"])
 def test_a_connection_that_is_reset_is_made_again(
-    make: Make, monkeypatch: pytest.MonkeyPatch, begun: tuple[Callable[[socket.socket], None], ...]
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    begun: tuple[Callable[[socket.socket], None], ...],
+    attempts: int,
 ) -> None:
     # A server that has answered is known to be there, and is tried for longer.
-    resets = [reset] * (endpoint.ATTEMPTS + 1 if begun else 2)
+    resets = [reset] * (attempts + 1 if begun else 2)
     behaviour = iter([*begun, *resets, replies(change("0.04", "0.05"))])
 
     def behave(connection: socket.socket) -> None:
@@ -634,12 +646,12 @@ def test_a_connection_that_is_reset_is_made_again(
 
 
 def test_an_address_that_never_answers_is_not_tried_for_ever(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, attempts: int
 ) -> None:
     with raw_server(reset) as (url, seen):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
         error = refused(make())
-        assert len(seen) == endpoint.ATTEMPTS
+        assert len(seen) == attempts
     assert str(error).startswith("127.0.0.1 cannot be reached: Connection error.")
     assert "cannot be reached" in str(refused(make()))  # now nobody listens there
 

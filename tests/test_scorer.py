@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import tempfile
@@ -16,7 +17,11 @@ from pytest_autoresearch.measuring.scorer import Broken, Refused, Scorer
 from tests.project import Project
 from tests.sealed_models import PREPARE, Attention, sealed
 
-MODEL, DIGESTS = sealed(Attention().eval())
+
+@functools.cache  # and not when the module is imported, by every worker
+def honest() -> tuple[bytes, list[str]]:
+    """A sealed model and its digests."""
+    return sealed(Attention().eval())
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def scorer() -> Iterator[Scorer]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Iterator[io.BufferedReader]:
-    (tmp_path / "model").write_bytes(MODEL)
+    (tmp_path / "model").write_bytes(honest()[0])
     with (tmp_path / "model").open("rb") as file:
         yield file
 
@@ -40,41 +45,45 @@ def processes() -> set[psutil.Process]:
 
 
 def test_it_stays_warm_and_ends(scorer: Scorer, model: io.BufferedReader) -> None:
-    first = scorer.score(model, DIGESTS, 1.0)
+    digests = honest()[1]
+    first = scorer.score(model, digests, 1.0)
     running = processes()
     assert len(running) == 1
-    assert scorer.score(model, DIGESTS, 0.1) == pytest.approx(first, rel=1e-9)
+    assert scorer.score(model, digests, 0.1) == pytest.approx(first, rel=1e-9)
     assert processes() == running
     scorer.close()
     assert not processes()
 
 
 def test_one_that_dies_is_replaced(scorer: Scorer, model: io.BufferedReader) -> None:
-    score = scorer.score(model, DIGESTS, 1.0)
+    digests = honest()[1]
+    score = scorer.score(model, digests, 1.0)
     [process] = processes()
     process.kill()
     process.wait(5)
     try:  # if its end is noticed first, it is replaced at once
-        assert scorer.score(model, DIGESTS, 1.0) == pytest.approx(score, rel=1e-9)
+        assert scorer.score(model, digests, 1.0) == pytest.approx(score, rel=1e-9)
     except Refused as refusal:
         assert str(refusal) == "the scorer did not survive this model"  # noqa: PT017 - or it was replaced
-    assert scorer.score(model, DIGESTS, 1.0) == pytest.approx(score, rel=1e-9)
+    assert scorer.score(model, digests, 1.0) == pytest.approx(score, rel=1e-9)
 
 
 def test_what_it_prints_does_not_stop_it(model: io.BufferedReader) -> None:
+    digests = honest()[1]
     noisy = PREPARE.replace(
         "    token_bytes = torch.tensor",
         '    print("x" * 40_000, flush=True)\n    token_bytes = torch.tensor',
     )
     scorer = Scorer(noisy, [], "none", inherited(), limit=20)
-    assert len({scorer.score(model, DIGESTS, 0.1) for _ in range(4)}) == 1
+    assert len({scorer.score(model, digests, 0.1) for _ in range(4)}) == 1
     scorer.close()
 
 
 def test_one_that_cannot_start_says_why(model: io.BufferedReader) -> None:
+    digests = honest()[1]
     scorer = Scorer("raise SystemExit('the corpus is not installed')", [], "none", inherited(), limit=60)
     with pytest.raises(Broken, match="the scorer did not start: the corpus is not installed"):
-        scorer.score(model, DIGESTS, 1.0)
+        scorer.score(model, digests, 1.0)
     assert not processes()
 
 
