@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
 import re
 import shutil
@@ -73,6 +75,7 @@ class Repository:
         self.common = Path(repo.common_dir).resolve()
         """git's own folder for all working trees of the repository."""
         self._git.update_environment(**_environment())
+        self._data = functools.lru_cache(maxsize=16)(self._blob_data)  # of the incumbent, trial after trial
 
     @classmethod
     def of(cls, script: Path) -> Repository:
@@ -160,24 +163,32 @@ class Repository:
         Raises:
             Unusable: it is not UTF-8.
         """
-        options = {"stdout_as_string": False, "strip_newline_in_stdout": False}
-        data: bytes = self._call("cat-file", "blob", blob, **options)
-        return decoded(data, name)
+        return decoded(self._data(blob), name)
 
     def text_if_there(self, blob: str) -> str | None:
         """Return the text of a blob; None if it is not in this clone, which may be a shallow one."""
         there = self._try("rev-parse", "--verify", "--quiet", f"{blob}^{{blob}}")
         return None if there is None else self.text(blob, blob)
 
+    def _blob_data(self, blob: str) -> bytes:
+        options = {"stdout_as_string": False, "strip_newline_in_stdout": False}
+        data: bytes = self._call("cat-file", "blob", blob, **options)
+        return data
+
     def blob(self, text: str) -> str:
         """Return the blob that *text* is or would be."""
-        return self._with_input(text.encode(), "hash-object", "--no-filters", "--stdin")
+        data = text.encode()
+        return hashlib.new(self._algorithm, b"blob %d\0" % len(data) + data).hexdigest()
+
+    @functools.cached_property
+    def _algorithm(self) -> str:
+        return "sha1" if len(self.head()) == 40 else "sha256"
 
     def changes(self) -> list[str]:
         """Return the tracked files that differ from HEAD, staged or not."""
-        options = ("HEAD", "--name-only", "--no-renames", "--ignore-submodules", "-z", "--")
-        listing = self._call("diff", *options) + "\0" + self._call("diff", "--cached", *options)
-        return sorted({path for path in listing.split("\0") if path})
+        options = ("--porcelain", "-z", "--untracked-files=no", "--no-renames", "--ignore-submodules")
+        # Rows are two letters, a space and a path.
+        return sorted(row[3:] for row in str(self._call("status", *options)).split("\0") if row)
 
     def locks(self, branch: str) -> list[Path]:
         """Return the locks that another git holds, or left, on what a campaign writes."""
@@ -392,6 +403,7 @@ def _environment() -> dict[str, str]:
         "GIT_COMMITTER_NAME": name,
         "GIT_COMMITTER_EMAIL": email,
         "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",  # to look at the index does not write it
         "GIT_LITERAL_PATHSPECS": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "LC_ALL": "C",
