@@ -42,6 +42,7 @@ from tests.cheats.table import (
 )
 from tests.project import Project
 
+pytestmark = pytest.mark.slow
 SANDBOXED = [
     Combination(enforcer, user) for enforcer in ("bwrap", "landlock") for user in ("own", "ordinary")
 ]
