@@ -1,10 +1,8 @@
-"""The scorer: looking ahead does not pay, weights are those of the run, and no model outlives its scoring."""
+"""The scorer: weights are those of the run, and no model outlives its scoring."""
 
 import dataclasses
-import math
 import os
 import re
-import statistics
 import time
 import weakref
 from collections.abc import Callable
@@ -22,17 +20,13 @@ from pytest_autoresearch.measuring.scoring import score
 from pytest_autoresearch.measuring.sealed import Refused, Sealed
 from tests.sealed_models import (
     LENGTH,
-    SEALABLE,
     TOKENS,
     VOCABULARY,
     WIDTH,
     Attention,
-    LongConvolution,
     Mixer,
     OwnAutocast,
-    RaggedExperts,
     Server,
-    SortedExperts,
     prepare,
     put_together,
     sealed,
@@ -64,265 +58,6 @@ def probed(model: Callable[[torch.Tensor], torch.Tensor], share: float = 1.0) ->
     with torch.no_grad():
         probes.run(model, prepare.surprise)
     return claimed, probes
-
-
-# ---------------------------------------------------------------------------
-# Causality
-
-EXACT = [
-    kind
-    for name, kind in SEALABLE.items()
-    if name not in {"LongConvolution", "RaggedExperts", "SortedExperts"}
-]
-
-
-@pytest.mark.parametrize("kind", EXACT, ids=lambda kind: kind.__name__)
-def test_an_honest_model_changes_nowhere_by_anything(kind: type[Mixer]) -> None:
-    _, probes = probed(made(kind))
-    assert probes.changes == [0.0] * ROWS
-    assert probes.factor == 1.0
-
-
-@pytest.mark.parametrize("kind", [LongConvolution, RaggedExperts, SortedExperts])
-def test_what_only_rounds_differently_is_not_caught(kind: type[Mixer]) -> None:
-    _, probes = probed(made(kind))
-    assert max(map(abs, probes.changes)) < scoring.TOLERANCE / 10
-    assert probes.factor == pytest.approx(1.0, abs=1e-6)
-
-
-def test_sixteen_bits_round_within_their_own_tolerance() -> None:
-    model = made(RaggedExperts).to(torch.bfloat16)
-    content, announced = sealed(model)
-    found = Sealed(content, announced, CPU)
-    assert found.coarse
-    _, probes = probed(found)
-    assert probes.caught(scoring.COARSE_TOLERANCE) == 0
-
-
-def test_as_many_rows_are_probed_as_asked_for() -> None:
-    assert len(probed(made(Mixer), 1.0)[1].changes) == ROWS
-    # One of the two batches of 32 rows, and the short one, which is alone of its shape.
-    assert len(probed(made(Mixer), 0.1)[1].changes) == 32 + 6
-
-
-def peeking(tokens: torch.Tensor) -> torch.Tensor:
-    """For each position, the logits of somebody who has seen the next token."""
-    return 9 * F.one_hot(tokens.roll(-1, 1), VOCABULARY).float()
-
-
-class Base(Mixer):
-    """Honest but for what *hint* adds to its logits."""
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return super().forward(tokens) + self.hint(tokens)
-
-    def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-
-class Peek(Base):
-    def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-        return peeking(tokens)
-
-
-class PeekNowAndThen(Base):
-    """At every tenth context."""
-
-    def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-        chosen = (tokens * 7919 + tokens.roll(1, 1) * 104729) % 10 == 0
-        return torch.where(chosen[..., None], peeking(tokens), 0.0)
-
-
-class BlockMean(Base):
-    """A summary of each block of eight, handed to all of its positions."""
-
-    def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-        blocks = F.one_hot(tokens, VOCABULARY).float().unflatten(1, (-1, 8)).sum(2, keepdim=True)
-        return 3 * blocks.expand(-1, -1, 8, -1).flatten(1, 2)
-
-
-class Circular(Base):
-    """A convolution through a transform that is too short, so that the end wraps around to the beginning."""
-
-    def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-        kernel = F.one_hot(torch.tensor(LENGTH - 1), LENGTH).float()
-        spectrum = torch.fft.rfft(kernel)[:, None] * torch.fft.rfft(
-            F.one_hot(tokens, VOCABULARY).float(), dim=1
-        )
-        return 5 * torch.fft.irfft(spectrum, LENGTH, dim=1)
-
-
-class BatchStatistics(Base):
-    """How often each token occurs in the batch, of all rows and futures."""
-
-    def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-        return (1 + F.one_hot(tokens, VOCABULARY).float().sum((0, 1))).log()
-
-
-class OtherRows(Base):
-    """How often each token occurs in the past of the other rows, and only there."""
-
-    def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-        seen = F.one_hot(tokens, VOCABULARY).float().cumsum(1)
-        return (1 + seen.sum(0, keepdim=True) - seen).log()
-
-
-class BeforeSpecials(Base):
-    """Where a special token follows."""
-
-    def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-        ahead = tokens.roll(-1, 1)
-        return torch.where((ahead >= VOCABULARY - 2)[..., None], 0.0, 1e-2) * peeking(tokens)
-
-
-CHEATS = [Peek, PeekNowAndThen, BlockMean, Circular, BatchStatistics, OtherRows, BeforeSpecials]
-
-
-@pytest.mark.parametrize("kind", CHEATS)
-def test_looking_ahead_is_caught(kind: type[Base], tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"^it is not causal: \d+ of 70 probes changed"):
-        scored(*sealed(made(kind)), tmp_path)
-
-
-def test_hiding_behind_rounding_is_caught_too(tmp_path: Path) -> None:
-    class Faint(BlockMean):
-        def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-            return super().hint(tokens).bfloat16().float() / 16
-
-    assert probed(made(Faint))[1].caught(scoring.COARSE_TOLERANCE) == 0
-    with pytest.raises(Refused, match=r"^it is not causal: 0\.\d\d\d nats a token come from"):
-        scored(*sealed(made(Faint)), tmp_path)
-
-
-def test_a_lucky_draw_lowers_no_score() -> None:
-    class Erratic(Base):
-        """Surer or less sure of itself as the future has it: to no good, on the mean."""
-
-        def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-            known = F.one_hot(tokens, VOCABULARY).float()
-            return known * (tokens.roll(-1, 1) * 7919 % 3 - 1)[..., None]
-
-    drawn = [probed(made(Erratic))[1] for _ in range(10)]
-    assert min(sum(probes._estimates) for probes in drawn) < 0
-    assert min(probes.factor for probes in drawn) >= 1
-    assert max(statistics.fmean(probes.changes) for probes in drawn) > scoring.TOLERANCE
-    assert max(probes.rise() for probes in drawn) == 0  # nor does it convict
-
-
-def test_a_share_of_the_rows_is_enough_for_the_coarser_ones(tmp_path: Path) -> None:
-    for kind in (Peek, BlockMean, Circular, BatchStatistics, OtherRows):
-        with pytest.raises(Refused, match=r"of 38 probes"):
-            scored(*sealed(made(kind)), tmp_path, share=0.1)
-
-
-@pytest.mark.parametrize("kind", [Peek, PeekNowAndThen, BlockMean, Circular])
-def test_what_looking_ahead_brings_is_taken_back(kind: type[Base]) -> None:
-    honest, _ = probed(made(Mixer))
-    results = [probed(made(kind)) for _ in range(5)]
-    assert results[0][0] < honest  # it brings something
-    assert statistics.fmean(claimed * probes.factor for claimed, probes in results) > honest
-
-
-@pytest.mark.parametrize("share", [1.0, 0.1])
-def test_the_score_expected_of_a_model_is_that_of_its_causal_part(share: float) -> None:
-    """Of one that knows the future at every position, and otherwise that every token is as likely."""
-    claimed, charged, brought = [], [], []
-    for _ in range(20):
-        found, probes = probed(peeking, share)
-        claimed.append(found)
-        charged.append(found * probes.factor)
-        brought.append(math.fsum(probes._estimates))
-    # Without a future it bets on a wrong token, nearly always; the last position has none to look at.
-    tokens = prepare.VALIDATION
-    lost = torch.stack(
-        [prepare.surprise(peeking(tokens[:, :-1].roll(s, 0)), tokens[:, 1:]) for s in range(1, 5)]
-    )
-    counted = torch.tensor(prepare.Tokenizer.token_bytes)[tokens[:, 1:]] > 0
-    size = torch.tensor(prepare.Tokenizer.token_bytes)[tokens[:, 1:]].sum().item()
-    expected = (lost * counted).sum((1, 2)).mean().item() / size / math.log(2)
-    assert max(claimed) < expected / 3
-    causal = [found + nats / size / math.log(2) for found, nats in zip(claimed, brought, strict=True)]
-    assert statistics.fmean(causal) == pytest.approx(expected, rel=0.03)
-    assert statistics.fmean(charged) > expected  # what is charged is no less, but for bad luck
-
-
-def test_the_score_is_less_what_looking_ahead_brought(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scoring, "TOLERANCE", math.inf)
-    claimed, _ = probed(made(Peek))
-    assert scored(*sealed(made(Peek)), tmp_path) > 2 * claimed
-
-
-def test_a_change_to_no_number_is_caught() -> None:
-    probes = Probes(prepare.Tokenizer.token_bytes, 1.0)
-    probes._largest = [0.0, math.nan, math.inf, 2.0]
-    assert probes.caught(1.0) == 3
-
-
-def test_half_of_the_futures_open_with_a_special_or_a_random_token() -> None:
-    probes = Probes(prepare.Tokenizer.token_bytes, 1.0)
-    future = torch.full((4000, 3), 7)
-    opened = probes._opened(future, torch.ones(4000, 1, dtype=torch.int64))
-    assert torch.equal(opened[:, [0, 2]], future[:, [0, 2]])
-    assert (opened[:, 1] >= VOCABULARY - 2).float().mean() == pytest.approx(1 / 4, abs=0.05)
-    assert (opened[:, 1] == 7).float().mean() == pytest.approx(1 / 2, abs=0.05)
-
-
-def test_what_a_probed_position_cannot_see_no_earlier_one_can() -> None:
-    """Who looks far ahead at one position is caught wherever behind it the future is replaced."""
-
-    class FirstAlone(Base):
-        def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-            last = F.one_hot(tokens[:, -1:], VOCABULARY).float()
-            return F.pad(last, (0, 0, 0, LENGTH - 1))
-
-    probes = probed(made(FirstAlone))[1]
-    assert probes.caught(scoring.TOLERANCE) > len(probes.changes) / 2
-
-
-def test_every_batch_of_probes_is_drawn_afresh() -> None:
-    assert probed(made(Peek))[1].changes != probed(made(Peek))[1].changes
-
-
-def test_a_probe_leaves_the_past_alone_and_puts_each_row_in_its_place() -> None:
-    seen: list[torch.Tensor] = []
-
-    def model(tokens: torch.Tensor) -> torch.Tensor:
-        seen.append(tokens)
-        return torch.zeros(*tokens.shape, VOCABULARY)
-
-    probed(model)
-    rows = prepare.VALIDATION[:, :-1]
-    evaluated, probes = seen[:3], seen[3:]
-    assert [len(batch) for batch in probes] == [len(batch) for batch in evaluated] == [32, 32, 6]
-    everywhere = []
-    for batch in probes[:2]:
-        begun, ended = [], []
-        for place, row in enumerate(batch):
-            past = {k: (rows[k] == row).long().cumprod(0).sum().item() for k in (place, place + 32)}
-            assert max(past.values()) >= 1
-            begun.append(max(past, key=lambda k: past[k]))
-            if past[begun[-1]] < LENGTH - 5:
-                ended += [k for k in range(64) if torch.equal(rows[k, -4:], row[-4:])]
-        assert len(ended) > 10
-        assert not set(begun) & set(ended)  # whose future a row gets is not in the batch itself
-        everywhere += begun
-    assert sorted(everywhere) == list(range(64))
-    assert sorted(begun) != begun  # the rows of a batch are of several
-
-
-def test_one_batch_alone_is_probed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "VALIDATION", prepare.VALIDATION[:1])
-    assert probed(made(Mixer))[1].changes == [0.0]
-    assert sum(probed(made(Peek))[1].caught(1e-3) for _ in range(5)) >= 3
-
-
-def test_rows_without_text_are_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = prepare.VALIDATION.clone()
-    tokens[3] = VOCABULARY - 1
-    monkeypatch.setattr(prepare, "VALIDATION", tokens)
-    assert len(probed(made(Mixer))[1].changes) == ROWS - 1
 
 
 # ---------------------------------------------------------------------------

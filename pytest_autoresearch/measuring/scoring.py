@@ -45,19 +45,20 @@ import torch
 from pytest_autoresearch.measuring.pace import Pace
 from pytest_autoresearch.measuring.probes import Probes
 from pytest_autoresearch.measuring.sealed import Refused, Sealed, first_line
+from pytest_autoresearch.measuring.sealing import Model
 from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
 from pytest_autoresearch.oneline import one_line
 
-BATCH_SIZE = 32  # rows of a pass
+BATCH_SIZE = 32  # rows of a batch; the model sees them one at a time
 LARGEST_FILE = 2 << 30  # bytes
 MEMORY = 8 << 30  # bytes that scoring one model may take
 LONGEST_ANSWER = 1 << 12  # bytes that a child may say
 # Nats by which replacing the future may change a surprise. Attention and matrix products give exactly 0; an
 # FFT, or a dispatch whose groups change their sizes, rounds in float32 by about 1e-5.
 TOLERANCE = 1e-3
-# Where some of it is computed in 16 bits, such a dispatch may tip a router between two experts: 0.3 in the
-# worst of a hundred probes. What hides below is added to the score all the same, and refused if it is a rise.
-COARSE_TOLERANCE = 1.0
+# Probes before a score is kept, stored or claimed. Looking ahead at one position in 2,048 is then worth most:
+# it is missed in 37 % of all cases, and gains a part in 5,600 of the score on the mean. benchmarks/probes.py
+THOROUGH = 2_048
 
 
 def score(
@@ -75,33 +76,46 @@ def score(
         prepare: the committed prepare.py, imported.
         file: the path of a sealed model, or its open descriptor.
         digests: of the weights as they were when the clock stopped.
-        share: of the rows to probe.
+        share: of the rows to probe; 1 is for all of them, with at least THOROUGH probes.
         split: of the validation data: ``val``, or ``claim``, which no verdict is made on.
         size: bytes that the file may have.
 
     Raises:
         Refused: the model gets no score.
     """
-    tokenizer = ready(prepare)
     model = Sealed(_read(file, size), digests, prepare.DEVICE)
+    claimed, probes = _probed(prepare, model, share, split)
+    if probes.caught(TOLERANCE) and model.coarse:
+        # 16 bits may round as far as that, in a dispatch whose groups change their sizes, and tip a router
+        # between two experts. In float32 nothing does, so a model that changes there too looks ahead.
+        model.widen()
+        try:
+            claimed, probes = _probed(prepare, model, share, split)
+        except Refused as error:
+            raise Refused(f"it is not causal in 16 bits, and without a score in float32: {error}") from None
+    if caught := probes.caught(TOLERANCE):
+        what = "changed with the tokens that come later"
+        raise Refused(f"it is not causal: {caught} of {len(probes.changes)} probes {what}")
+    return float(claimed * probes.factor)
+
+
+def _probed(prepare: ModuleType, model: Model, share: float, split: str) -> tuple[float, Probes]:
+    """Return what evaluate_bpb finds for a model, and its probes."""
+    tokenizer = ready(prepare)
 
     def logits(tokens: torch.Tensor) -> torch.Tensor:
-        found = model(tokens)
+        # Each row alone: a model could learn about the validation text from the other rows.
+        found = torch.cat([model(row[None]) for row in tokens])
         if found.shape[2] < tokenizer.vocab_size:
             raise Refused(f"its vocabulary is {found.shape[2]}, not {tokenizer.vocab_size}")
         return found
 
-    probes = Probes(tokenizer.token_bytes, share)
-    claimed = prepare.evaluate_bpb(logits, tokenizer, BATCH_SIZE, probes, split)
+    probes = Probes(tokenizer.token_bytes, share, THOROUGH if share >= 1 else 1)
+    claimed: float = prepare.evaluate_bpb(logits, tokenizer, BATCH_SIZE, probes, split)
     if not math.isfinite(claimed):
         raise Refused(f"its score is {claimed}")
     probes.run(logits, prepare.surprise)
-    if caught := probes.caught(COARSE_TOLERANCE if model.coarse else TOLERANCE):
-        what = "changed with the tokens that come later"
-        raise Refused(f"it is not causal: {caught} of {len(probes.changes)} probes {what}")
-    if (rise := probes.rise()) > TOLERANCE:
-        raise Refused(f"it is not causal: {rise:.3f} nats a token come from the tokens that come later")
-    return float(claimed * probes.factor)
+    return claimed, probes
 
 
 def _read(file: str | int, size: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load
@@ -51,6 +51,11 @@ class Call:
     def references(self) -> Iterator[int]:
         """The numbers of the nodes whose values it takes."""
         return (reference.node for reference in references([*self.args, *self.kwargs.values()]))
+
+    def widened(self) -> Self:
+        """Return the same with float32 for a 16-bit type."""
+        kwargs = {key: _widened(value) for key, value in self.kwargs.items()}
+        return dataclasses.replace(self, args=[_widened(value) for value in self.args], kwargs=kwargs)
 
     def __call__(self, values: Mapping[int, Any]) -> Any:
         """Return its value, given those of earlier nodes.
@@ -109,6 +114,12 @@ class Sealed:
         held = (weight.dtype for weight in self._fixed.values())
         given = (value for call in self._calls.values() for value in (*call.args, *call.kwargs.values()))
         return any(isinstance(value, torch.dtype) and value in COARSE for value in (*held, *given))
+
+    def widen(self) -> None:
+        """Compute in float32 from now on, in place of every 16-bit type."""
+        for number, weight in self._fixed.items():
+            self._fixed[number] = weight.float() if weight.dtype in COARSE else weight
+        self._calls = {number: call.widened() for number, call in self._calls.items()}
 
     @torch.no_grad()
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -214,6 +225,10 @@ def _check_weights(weights: Mapping[str, torch.Tensor], announced: Collection[st
         raise Refused(
             f"{constants:,} bytes of its weights are not those that were trained when the clock stopped"
         )
+
+
+def _widened(value: Any) -> Any:
+    return torch.float32 if isinstance(value, torch.dtype) and value in COARSE else value
 
 
 def _filled(value: Any, values: Mapping[int, Any]) -> Any:
