@@ -68,9 +68,12 @@ CHEATS = {
     "block_means": CAUGHT,
     "circular_convolution": CAUGHT,
     "rare_positions": CAUGHT,
+    "seldom_positions": CAUGHT,
     "last_position": CAUGHT,
     "other_rows": CAUGHT,
+    "company_of_rows": TRUE,  # of each row alone
     "coarse_peek": CAUGHT,
+    "coarse_scalar": CAUGHT,
     "noncausal_attention": CAUGHT,
     "batch_statistics": refused("aten.batch_norm takes statistics of all positions"),
     # a model whose predictions are no probabilities, or not its own
@@ -141,6 +144,7 @@ CHEATS = {
     "closed_data": TRUE,
 }
 HONEST = sorted(path.stem for path in (HERE / "honest").glob("*.py"))
+IN_FLOAT32 = {"tipping_router"}  # for 16 bits round too far; the scores are a thousandth or two apart
 
 # What works where no sandbox is, which shows that these attempts are real ones.
 WITHOUT_SANDBOX = {

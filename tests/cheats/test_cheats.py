@@ -32,6 +32,7 @@ from tests.cheats.campaign import Campaign, Combination, Trial, conduct
 from tests.cheats.table import (
     CHEATS,
     HONEST,
+    IN_FLOAT32,
     TRUE,
     WITHOUT_SANDBOX,
     in_turns,
@@ -181,7 +182,7 @@ def test_an_honest_script_is_scored_as_in_process(
 ) -> None:
     trial = campaign.trial(name)
     assert trial.verdict in {"kept", "discarded"}, f"{trial.reason}\n{trial.log[-3000:]}"
-    assert trial.score == pytest.approx(scores[name], rel=1e-5)
+    assert trial.score == pytest.approx(scores[name], rel=3e-3 if name in IN_FLOAT32 else 1e-5)
     assert not trial.traces
 
 
