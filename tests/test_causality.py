@@ -147,6 +147,24 @@ def test_looking_ahead_is_caught(kind: type[Base], scored: Callable[..., float])
         scored(made(kind))
 
 
+def test_16_bits_are_no_second_chance_to_be_missed(
+    scored: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Probes] = []
+    original = scoring._probed
+
+    def recorded(*arguments: Any) -> tuple[float, Probes]:
+        claimed, probes = original(*arguments)
+        seen.append(probes)
+        return claimed, probes
+
+    monkeypatch.setattr(scoring, "_probed", recorded)
+    with pytest.raises(Refused, match="it is not causal"):
+        scored(made(Covered))
+    narrow, wide = (probes.changes for probes in seen)
+    assert wide == narrow
+
+
 def test_who_looks_ahead_in_16_bits_only_gains_nothing(scored: Callable[..., float]) -> None:
     class In16Bits(Base):
         def hint(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -53,19 +53,22 @@ class Probes:
     to learn from, and the shapes are those of the evaluation, so that an honest change is not rounded, but 0.
     """
 
-    def __init__(self, token_bytes: Sequence[int], share: float, least: int = 1) -> None:
-        """Remember what to draw from; nobody can know what will be drawn.
+    def __init__(
+        self, token_bytes: Sequence[int], share: float, least: int = 1, seed: int | None = None
+    ) -> None:
+        """Remember what to draw from.
 
         Args:
             token_bytes: of each token of the vocabulary; special ones stand for no bytes.
             share: of the rows to probe, once each.
             least: probes, if that share has fewer rows; there are no more than positions that count.
+            seed: of all that is drawn, which no model may know; None is for one of its own.
         """
         self._share = share
         self._least = least
         self._vocabulary = len(token_bytes)
         self._specials = torch.tensor([token for token, size in enumerate(token_bytes) if size == 0] or [0])
-        self._random = torch.Generator().manual_seed(secrets.randbits(63))
+        self._random = torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed)
         self._batches: dict[int, list[Rows]] = {}  # by width
         self._nats = 0.0
         self.changes: list[float] = []

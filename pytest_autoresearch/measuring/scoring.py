@@ -29,6 +29,7 @@ import importlib.util
 import json
 import math
 import resource
+import secrets
 import select
 import signal
 import stat
@@ -84,13 +85,15 @@ def score(
         Refused: the model gets no score.
     """
     model = Sealed(_read(file, size), digests, prepare.DEVICE)
-    claimed, probes = _probed(prepare, model, share, split)
+    seed = secrets.randbits(63)
+    claimed, probes = _probed(prepare, model, share, split, seed)
     if probes.caught(TOLERANCE) and model.coarse:
         # 16 bits may round as far as that, in a dispatch whose groups change their sizes, and tip a router
-        # between two experts. In float32 nothing does, so a model that changes there too looks ahead.
+        # between two experts. float32 does not, so a model that changes there too looks ahead. The probes
+        # are the same ones: others would be a second chance to be missed.
         model.widen()
         try:
-            claimed, probes = _probed(prepare, model, share, split)
+            claimed, probes = _probed(prepare, model, share, split, seed)
         except Refused as error:
             raise Refused(f"it is not causal in 16 bits, and without a score in float32: {error}") from None
     if caught := probes.caught(TOLERANCE):
@@ -99,7 +102,7 @@ def score(
     return float(claimed * probes.factor)
 
 
-def _probed(prepare: ModuleType, model: Model, share: float, split: str) -> tuple[float, Probes]:
+def _probed(prepare: ModuleType, model: Model, share: float, split: str, seed: int) -> tuple[float, Probes]:
     """Return what evaluate_bpb finds for a model, and its probes."""
     tokenizer = ready(prepare)
 
@@ -110,7 +113,7 @@ def _probed(prepare: ModuleType, model: Model, share: float, split: str) -> tupl
             raise Refused(f"its vocabulary is {found.shape[2]}, not {tokenizer.vocab_size}")
         return found
 
-    probes = Probes(tokenizer.token_bytes, share, THOROUGH if share >= 1 else 1)
+    probes = Probes(tokenizer.token_bytes, share, THOROUGH if share >= 1 else 1, seed)
     claimed: float = prepare.evaluate_bpb(logits, tokenizer, BATCH_SIZE, probes, split)
     if not math.isfinite(claimed):
         raise Refused(f"its score is {claimed}")
