@@ -71,6 +71,13 @@ def test_a_longer_start_up_is_charged_to_the_budget(tmp_path: Path, scorer: Scor
     assert run.seconds > 0.7  # calibrated seconds may be worth half of a processor's
 
 
+def test_a_run_that_trains_on_no_data_is_charged_too(tmp_path: Path, scorer: Scorer) -> None:
+    run = Run(tmp_path, scorer, budget=20, needs=SMALL)
+    run.follow("work(2)\nhand_in()")
+    assert run.seconds is not None
+    assert run.seconds > 0.7
+
+
 def test_a_run_sees_on_its_clock_what_it_was_charged(tmp_path: Path, scorer: Scorer) -> None:
     run = Run(tmp_path, scorer, budget=20, needs=SMALL)
     output = run.follow("""

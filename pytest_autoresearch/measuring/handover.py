@@ -238,7 +238,9 @@ class Handover:
         self.check()
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise Garbled("no digest of a model")
-        self.training_seconds = self._used() if self._phase == "training" else 0.0
+        if self._phase == "start-up":  # a run that wants no data has started up all the same
+            self._start_clock()
+        self.training_seconds = self._used()
         self._model = digest
         self._enter("sealing")
 
