@@ -10,9 +10,10 @@ from typing import Any, Self
 from pytest_autoresearch import judge
 from pytest_autoresearch.judge import Belief, Noise
 from pytest_autoresearch.measuring.measurement import Measurement
+from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.oneline import one_line
 
-VERSION = 2
+VERSION = 3
 
 
 class Unreadable(Exception):
@@ -76,6 +77,8 @@ class Record:
     """Of its true score, the figure to be beaten: less lucky than the mean of these runs."""
     noise: Noise
     """Of one run on this platform."""
+    needs: Needs | None = None
+    """What the runs of the platform's first baseline took beside training; None if scores are reported."""
     start: str | None = None
     """The git blob of the script that its campaign began with; None until something is kept."""
     claim: Claim | None = None
@@ -88,7 +91,8 @@ class Record:
         """Return the record of a platform's first baseline, from at least two runs of one script."""
         scores = [run.score for run in runs]
         noise = Noise.of(scores)
-        return cls(platform, metric, commit, blob, runs, Belief.of(scores, noise), noise)
+        belief = Belief.of(scores, noise)
+        return cls(platform, metric, commit, blob, runs, belief, noise, Needs.of(runs))
 
     def begun(self, runs: tuple[Measurement, ...]) -> Self:
         """Return the record with which another campaign begins: with fresh *runs*, and nothing gained."""
@@ -119,6 +123,8 @@ class Record:
             "freedom": self.noise.freedom,
             "measurements": [run.to_json() for run in self.measurements],
         }
+        if self.needs is not None:
+            document["needs"] = self.needs.to_json()
         if self.start is not None:
             document["start"] = self.start
         if self.claim is not None:
@@ -136,6 +142,7 @@ class Record:
             measurements=tuple(map(Measurement.from_json, document["measurements"])),
             belief=Belief(float(document["mean"]), float(document["error"])),
             noise=Noise(float(document["spread"]), int(document["freedom"])),
+            needs=Needs.from_json(document["needs"]) if "needs" in document else None,
             start=document.get("start"),
             claim=Claim.from_json(document["claim"]) if "claim" in document else None,
         )

@@ -18,6 +18,7 @@ from pytest_autoresearch.measuring.clock import kind_of
 from pytest_autoresearch.measuring.data import Data
 from pytest_autoresearch.measuring.handover import Terms, Thorough
 from pytest_autoresearch.measuring.measurement import Measurement, Trust
+from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.output import OnLine
 from pytest_autoresearch.measuring.run import Conditions, execute, fresh_directory, inherited, measure
 from pytest_autoresearch.measuring.scorer import Scorer
@@ -131,6 +132,7 @@ class Experiment:
         log: Path | None,
         on_line: OnLine,
         claimed: bool = False,
+        needs: Needs | None = None,
     ) -> Measurement:
         """Run *source* once beside the committed ``prepare.py``, as :func:`measuring.run.measure` does."""
         name = self.settings.script.name
@@ -145,6 +147,7 @@ class Experiment:
             on_line=on_line,
             thorough=thorough,
             claimed=claimed,
+            needs=needs,
         )
 
 

@@ -6,6 +6,7 @@ the trial, which may replace any of it: whatever is said over the wire is checke
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import tempfile
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
     import torch
 
+    from pytest_autoresearch.measuring.sealing import Trace
+
+CHANGED = (
+    "what the model computes has changed since it was traced: trace it later, or not before it is scored"
+)
+
+_traced: list[Trace] = []
+_charged = 0.0
+
 
 def open_data(name: str) -> BinaryIO:
     """Return one of the files that the experiment gives its runs, open for reading.
@@ -32,6 +42,8 @@ def open_data(name: str) -> BinaryIO:
     answer = _ask({"open": name})
     if not answer.descriptors:
         raise PermissionError(answer.content.get("refused", name))
+    global _charged  # noqa: PLW0603 - a run has one clock
+    _charged = float(answer.content.get("charged", _charged))
     return os.fdopen(answer.descriptors[0], "rb")
 
 
@@ -44,10 +56,33 @@ def clock() -> float:
     return _sight().seconds()
 
 
+def charged() -> float:
+    """Return the seconds of its budget that this run had used when its training started.
+
+    A start-up that takes longer than the committed script's is charged; :func:`clock` counts it in.
+    """
+    return _charged
+
+
+def trace(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> None:
+    """Trace the model that will be handed in, before the clock starts; :func:`score` then need not, on it.
+
+    A model whose graph changes later, but for its weights, is refused in the end.
+
+    Args:
+        model: as for :func:`score`; another one of the same structure may be handed in.
+        tokens: as for :func:`score`.
+    """
+    from pytest_autoresearch.measuring.sealing import Trace, Unsealable
+
+    with contextlib.suppress(Unsealable):  # which is said when it is handed in
+        _traced[:] = [Trace(model, tokens)]
+
+
 def score(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> float:
     """Hand in a trained model and return its score, as the scorer computes it.
 
-    Its weights are fixed, and the clock stops, before it is sealed. A run hands in one model.
+    The clock stops at the digest of the model: of its graph and its weights. A run hands in one model.
 
     Args:
         model: maps tokens to logits, (B, T) to (B, T, vocabulary), for any B.
@@ -56,20 +91,27 @@ def score(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -
     Raises:
         SystemExit: the model cannot be sealed, or is refused; the message says why.
     """
-    from pytest_autoresearch.measuring.sealing import Unsealable, digests, seal
+    answer = _handed_in(model, tokens).content
+    if "score" not in answer:
+        raise SystemExit(f"no score: {answer.get('refused')}")
+    return float(answer["score"])
 
-    _wire().send({"trained": digests(model)})
+
+def _handed_in(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> Message:
+    from pytest_autoresearch.measuring.sealing import Unsealable, seal
+
+    try:
+        sealed = _traced[0].seal(model) if _traced else seal(model, tokens)
+        _wire().send({"trained": sealed.digest})
+        has_changed = bool(_traced) and seal(model, tokens).digest != sealed.digest
+    except Unsealable as error:
+        return _ask({"unsealable": str(error)})
+    if has_changed:
+        return _ask({"unsealable": CHANGED})
     with tempfile.TemporaryFile() as file:
-        try:
-            seal(model, tokens, file)
-        except Unsealable as error:
-            answer = _ask({"unsealable": str(error)})
-        else:
-            file.flush()
-            answer = _ask({"model": True}, file.fileno())
-    if "score" not in answer.content:
-        raise SystemExit(f"no score: {answer.content.get('refused')}")
-    return float(answer.content["score"])
+        sealed.write(file)
+        file.flush()
+        return _ask({"model": True}, file.fileno())
 
 
 def _ask(question: Mapping[str, Any], *descriptors: int) -> Message:

@@ -20,6 +20,7 @@ from pytest_autoresearch.judge import Judgement, Noise
 from pytest_autoresearch.ledger import Decision
 from pytest_autoresearch.measuring.handover import Thorough
 from pytest_autoresearch.measuring.measurement import Measurement, exact, figure, mean_score
+from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.output import Crashed, OutOfMemory, RunFailed, ScoreRefused, TimedOut
 from pytest_autoresearch.measuring.scorer import Broken
 from pytest_autoresearch.mending import Mending
@@ -129,7 +130,14 @@ class ExperimentItem(pytest.Item):
 
         with LiveLine(self.config, self.name) as live:
             run = self.experiment.measure(
-                source, seed=seed, limit=limit, thorough=thorough, log=log, on_line=follow, claimed=claimed
+                source,
+                seed=seed,
+                limit=limit,
+                thorough=thorough,
+                log=log,
+                on_line=follow,
+                claimed=claimed,
+                needs=self.needs(),
             )
         kind = [("trust", run.trust), ("sandbox", run.sandbox)]
         self.user_properties += [note for note in kind if note not in self.user_properties]
@@ -149,6 +157,11 @@ class ExperimentItem(pytest.Item):
             for text, found in turns:
                 found.append(self.measure(text, seed=seed, claimed=True))
         return tuple(before), tuple(after)
+
+    def needs(self) -> Needs | None:
+        """Return what a run may take beside its training: the baseline's, None if there is none yet."""
+        record = self.experiment.record()
+        return None if record is None else record.needs
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """Return where the item is; the line must be a number for pytest's skip marks."""
@@ -247,6 +260,12 @@ class Baseline(ExperimentItem):
             self._pass(f"spread {figure(noise.spread)} in {BASELINE_RUNS} runs")
         else:
             raise self._unknown(record)
+
+    def needs(self) -> Needs | None:
+        """Return what the stored baseline took, None for a script that is measured for the first time."""
+        record, repository = self.experiment.record(), self.experiment.repository
+        is_known = record is not None and record.blob == repository.blob_of(repository.script)
+        return super().needs() if is_known else None
 
     def _reproduce(self, record: baseline.Record) -> None:
         experiment, start, script = self.experiment, None, self.experiment.script()

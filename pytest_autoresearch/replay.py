@@ -15,6 +15,7 @@ from pytest_autoresearch.items import ExperimentItem, Unmet, fresh_seed
 from pytest_autoresearch.judge import Belief
 from pytest_autoresearch.ledger import Entry, trailers_of
 from pytest_autoresearch.measuring.measurement import Measurement, exact, figure
+from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.output import RunFailed
 from pytest_autoresearch.repository import Repository, Unusable
 
@@ -83,6 +84,16 @@ class Replay(ExperimentItem):
         super().__init__(**arguments)
         self.past = past
 
+    def needs(self) -> Needs | None:
+        """Return what the baseline of the trial's campaign took, if that was on this platform."""
+        record = self._record
+        return None if record is None or self.past.platform != self.experiment.platform else record.needs
+
+    @property
+    def _record(self) -> baseline.Record | None:
+        """The baseline at the time; None if somebody has committed another baseline.json by hand."""
+        return baseline.find(self.past.records, self.past.platform, self.experiment.settings.metric)
+
     def runtest(self) -> None:
         """Measure once, and compare with what is stored if that was on this platform.
 
@@ -110,9 +121,9 @@ class Replay(ExperimentItem):
 
     def _reproduce(self, entry: Entry, run: Measurement) -> None:
         metric = self.experiment.settings.metric
-        record = baseline.find(self.past.records, self.past.platform, metric)
+        record = self._record
         assert entry.score is not None
-        if record is None:  # somebody has committed another baseline.json by hand
+        if record is None:
             return
         scores = [one.score for one in entry.measurements]
         tolerance = judge.tolerance(Belief.of(scores, record.noise), record.noise)

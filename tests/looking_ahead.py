@@ -29,7 +29,8 @@ def evaluated(model: Any) -> float:
 @torch.no_grad()
 def probed(model: Any, share: float = 1.0) -> tuple[float, Probes]:
     """The score that a model claims, and its probes."""
-    return scoring._probed(prepare, model, share, "val", secrets.randbits(63))
+    claimed, _, probes = scoring._probed(prepare, model, share, "val", secrets.randbits(63))
+    return claimed, probes
 
 
 def peeking(tokens: torch.Tensor) -> torch.Tensor:

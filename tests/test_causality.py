@@ -2,8 +2,6 @@
 
 import math
 import statistics
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,16 +47,9 @@ from tests.sealed_models import (
 ROWS: int = prepare.ROWS
 
 
-@pytest.fixture
-def scored(tmp_path: Path) -> Callable[..., float]:
-    """A function that seals a model and has it scored, with *share* of the rows probed."""
-
-    def found(model: Any, share: float = 1.0) -> float:
-        content, announced = sealed(model)
-        (tmp_path / "model").write_bytes(content)
-        return score(prepare, str(tmp_path / "model"), announced, share)
-
-    return found
+def scored(model: Any, share: float = 1.0) -> float:
+    """The score of a model that is sealed, with *share* of the rows probed."""
+    return score(prepare, *sealed(model), share).score
 
 
 # ---------------------------------------------------------------------------
@@ -112,19 +103,19 @@ class Tipping(LongConvolution):
 
 
 @pytest.mark.usefixtures("fewer")
-def test_what_only_16_bits_round_is_scored_in_float32(scored: Callable[..., float]) -> None:
+def test_what_only_16_bits_round_is_scored_in_float32() -> None:
     model = made(Tipping)
     assert probed(model)[1].caught(scoring.TOLERANCE) > 0
     assert scored(model) == pytest.approx(evaluated(model), rel=1e-2)
 
 
-def test_16_bits_that_round_alike_are_scored_as_they_are(scored: Callable[..., float]) -> None:
+def test_16_bits_that_round_alike_are_scored_as_they_are() -> None:
     model = made(RaggedExperts).bfloat16()
     assert scored(model) == pytest.approx(evaluated(model), rel=1e-6)
 
 
 @pytest.mark.usefixtures("fewer")
-def test_bits_of_16_have_no_score_in_float32(scored: Callable[..., float]) -> None:
+def test_bits_of_16_have_no_score_in_float32() -> None:
     class Bits(Tipping):
         def mix(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
             mixed = super().mix(x, tokens)
@@ -142,21 +133,19 @@ CHEATS = [Peek, PeekNowAndThen, BlockMean, Circular, BatchStatistics, BeforeSpec
 
 
 @pytest.mark.parametrize("kind", CHEATS)
-def test_looking_ahead_is_caught(kind: type[Base], scored: Callable[..., float]) -> None:
+def test_looking_ahead_is_caught(kind: type[Base]) -> None:
     with pytest.raises(Refused, match=r"^it is not causal: \d+ of 1680 probes changed"):
         scored(made(kind))
 
 
-def test_16_bits_are_no_second_chance_to_be_missed(
-    scored: Callable[..., float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_16_bits_are_no_second_chance_to_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Probes] = []
     original = scoring._probed
 
-    def recorded(*arguments: Any) -> tuple[float, Probes]:
-        claimed, probes = original(*arguments)
-        seen.append(probes)
-        return claimed, probes
+    def recorded(*arguments: Any, **options: Any) -> tuple[float, float, Probes]:
+        found = original(*arguments, **options)
+        seen.append(found[2])
+        return found
 
     monkeypatch.setattr(scoring, "_probed", recorded)
     with pytest.raises(Refused, match="it is not causal"):
@@ -165,7 +154,7 @@ def test_16_bits_are_no_second_chance_to_be_missed(
     assert wide == narrow
 
 
-def test_who_looks_ahead_in_16_bits_only_gains_nothing(scored: Callable[..., float]) -> None:
+def test_who_looks_ahead_in_16_bits_only_gains_nothing() -> None:
     class In16Bits(Base):
         def hint(self, tokens: torch.Tensor) -> torch.Tensor:
             rounded = torch.full((), 1.001).bfloat16().float() == 1
@@ -188,7 +177,7 @@ def test_a_lucky_draw_lowers_no_score() -> None:
     assert min(probes.factor for probes in drawn) >= 1
 
 
-def test_a_share_of_the_rows_is_enough_for_the_coarser_ones(scored: Callable[..., float]) -> None:
+def test_a_share_of_the_rows_is_enough_for_the_coarser_ones() -> None:
     for kind in (Peek, BlockMean, Circular, BatchStatistics):
         with pytest.raises(Refused, match=r"of 7 probes"):
             scored(made(kind), share=0.1)
@@ -225,9 +214,7 @@ def test_the_score_expected_of_a_model_is_that_of_its_causal_part(share: float) 
     assert statistics.fmean(charged) > expected  # what is charged is no less, but for bad luck
 
 
-def test_the_score_is_less_what_looking_ahead_brought(
-    scored: Callable[..., float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_score_is_less_what_looking_ahead_brought(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "TOLERANCE", math.inf)
     assert scored(made(Peek)) > 2 * evaluated(made(Peek))
 
@@ -265,14 +252,14 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("topic")
 @pytest.mark.parametrize("kind", [TopicOfOtherRows, SoftTopicOfOtherRows])
-def test_nothing_can_be_learned_from_other_rows(kind: type[Base], scored: Callable[..., float]) -> None:
+def test_nothing_can_be_learned_from_other_rows(kind: type[Base]) -> None:
     alone = evaluated(made(Mixer))
     assert evaluated(made(kind)) < 0.8 * alone  # together they gain
     assert scored(made(kind)) == pytest.approx(alone, rel=1e-6)
 
 
 @pytest.mark.usefixtures("topic")
-def test_what_is_true_of_all_futures_is_no_secret_to_tell(scored: Callable[..., float]) -> None:
+def test_what_is_true_of_all_futures_is_no_secret_to_tell() -> None:
     assert evaluated(made(TopicOfTheRow)) < 0.8 * evaluated(made(Mixer))
     with pytest.raises(Refused, match=r"^it is not causal: \d+ of 35 probes changed"):
         scored(made(TopicOfTheRow), share=0.5)

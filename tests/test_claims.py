@@ -127,9 +127,9 @@ def test_a_sealed_claim_is_made_on_text_that_no_verdict_saw(
     pytester: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     data = tmp_path_factory.mktemp("data")
-    for name in ("shared.sealed", "shared.digests"):
+    for name in ("shared.sealed", "shared.digest"):
         (data / name).touch()
-    patient = MINIATURE.read_text().replace("TIME_BUDGET = 0.25", "TIME_BUDGET = 5")
+    patient = MINIATURE.read_text().replace("TIME_BUDGET = 2.0", "TIME_BUDGET = 5")
     prepare = patient.replace("clock: calibrated", "clock: cpu")
     project = Project(pytester, script=COUNTING, prepare=prepare)
     make = [sys.executable, "-c", "import prepare; prepare.make()"]

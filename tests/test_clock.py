@@ -8,7 +8,6 @@ import mmap
 import os
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +17,11 @@ import pytest
 
 from pytest_autoresearch.measuring import clock, sandbox
 from pytest_autoresearch.measuring.clock import Calibrated, Face, Sight
-from pytest_autoresearch.measuring.data import Data
-from pytest_autoresearch.measuring.handover import Handover, Terms
-from pytest_autoresearch.measuring.output import OnLine, Output, TimedOut, follow
+from pytest_autoresearch.measuring.output import TimedOut
 from pytest_autoresearch.measuring.run import inherited
 from pytest_autoresearch.measuring.scorer import Broken, Scorer
-from pytest_autoresearch.measuring.wire import VARIABLE, Wire
 from tests.sealed_models import PREPARE, Attention, sealed
+from tests.sealed_run import Run
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -78,22 +75,6 @@ burn()
 """
 PROCESSES = {"alone": 1, "threads": 4, "family": 4, "daemon": 2, "woken": 2, "self-waking": 1}
 
-# A run that does what it is told in a script of its own, and says when it hands in the digests of a model.
-SCRIPT = """
-import os, sys, time
-from pytest_autoresearch import harness
-
-def train(seconds):
-    began = harness.clock()
-    while harness.clock() - began < seconds:
-        sum(range(10_000))
-
-def hand_in():
-    harness._wire().send({{"trained": []}})
-
-{body}
-"""
-
 
 @pytest.fixture(params=["bwrap", "landlock", "none"])
 def enforcer(request: pytest.FixtureRequest) -> sandbox.Enforcer:
@@ -119,35 +100,6 @@ def scorer() -> Iterator[Scorer]:
     made = Scorer(PREPARE, [], "none", inherited(), limit=60)
     yield made
     made.close()
-
-
-class Run:
-    """A run of :data:`SCRIPT`, under the terms of a calibrated clock."""
-
-    def __init__(self, folder: Path, scorer: Scorer, budget: float, kind: clock.Kind = "calibrated") -> None:
-        (folder / "train.tokens").write_bytes(b"tokens")
-        (folder / "run").mkdir()
-        self.folder = folder / "run"
-        self.terms = Terms(Data(training=(folder / "train.tokens",)), scorer, budget, kind)
-        self.seconds: float | None = None
-        self.lines: list[str] = []
-        self.on_line: OnLine = self.lines.append
-
-    def follow(self, body: str) -> Output:
-        """Run *body* to its end, and return what it printed."""
-        wire, theirs = Wire.pair()
-        environment = {**inherited(), VARIABLE: str(theirs.fileno()), "PYTHONUNBUFFERED": "1"}
-        script = SCRIPT.format(body=textwrap.dedent(body))
-        command = [sys.executable, "-c", script]
-        guarded = sandbox.start(command, sandbox.Policy(self.folder), "none", environment, [theirs.fileno()])
-        theirs.close()
-        handover = Handover(self.terms, wire, guarded, None, claimed=False)
-        try:
-            return follow(guarded, limit=60, on_line=self.on_line, handover=handover)
-        finally:
-            handover.close()
-            wire.close()
-            self.seconds = handover.training_seconds
 
 
 # -- stopping a run -----------------------------------------------------------------------------------------
@@ -407,9 +359,9 @@ def test_without_a_scorer_there_is_no_clock_and_no_run(tmp_path: Path) -> None:
 
 
 def test_probing_and_scoring_do_not_disturb_each_other(tmp_path: Path, scorer: Scorer) -> None:
-    content, digests = sealed(Attention().eval())
+    content, digest = sealed(Attention().eval())
     (tmp_path / "model").write_bytes(content)
     with (tmp_path / "model").open("rb") as model:
-        first = scorer.score(model, digests, 1.0)
+        first = scorer.score(model, digest, 1.0).score
         assert len(scorer.probe(3)) == 3
-        assert scorer.score(model, digests, 1.0) == pytest.approx(first, rel=1e-9)
+        assert scorer.score(model, digest, 1.0).score == pytest.approx(first, rel=1e-9)

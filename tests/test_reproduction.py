@@ -74,9 +74,9 @@ def test_the_working_tree_does_not_count(measured: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"version": 2, "platf', "baseline.json cannot be read (JSONDecodeError"),
+        ('{"version": 3, "platf', "baseline.json cannot be read (JSONDecodeError"),
         ('{"version": 9, "platforms": []}', "version 9 of baseline.json is not known here"),
-        ('{"version": 2, "platforms": [{}]}', "baseline.json cannot be read (KeyError"),
+        ('{"version": 3, "platforms": [{}]}', "baseline.json cannot be read (KeyError"),
         ("[]", "baseline.json cannot be read (TypeError"),
     ],
     ids=["torn", "version", "empty", "list"],

@@ -1,9 +1,7 @@
 """Sealing: what can be sealed scores as it does in its own process, and what cannot says why."""
 
-import io
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from torch import nn
 from pytest_autoresearch.measuring import operators
 from pytest_autoresearch.measuring.scoring import score
 from pytest_autoresearch.measuring.sealed import Sealed
-from pytest_autoresearch.measuring.sealing import Model, Unsealable, digests, seal
+from pytest_autoresearch.measuring.sealing import Model, Trace, Unsealable, digest, seal
 from tests.sealed_models import (
     LENGTH,
     ROOT,
@@ -45,10 +43,9 @@ def opened(model: Model) -> Sealed:
     return Sealed(content, announced, CPU)
 
 
-def scored(model: Model, folder: Path) -> float:
+def scored(model: Model) -> float:
     content, announced = sealed(model)
-    (folder / "model").write_bytes(content)
-    return score(prepare, str(folder / "model"), announced, 0.1)
+    return score(prepare, content, announced, 0.1).score
 
 
 def in_process(model: Model) -> float:
@@ -57,9 +54,9 @@ def in_process(model: Model) -> float:
 
 
 @pytest.mark.parametrize("kind", SEALABLE.values(), ids=SEALABLE.keys())
-def test_it_scores_as_in_its_own_process(kind: type[Mixer], tmp_path: Path) -> None:
+def test_it_scores_as_in_its_own_process(kind: type[Mixer]) -> None:
     model = made(kind)
-    assert scored(model, tmp_path) == pytest.approx(in_process(model), rel=1e-6)
+    assert scored(model) == pytest.approx(in_process(model), rel=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "reason"), UNSEALABLE.values(), ids=UNSEALABLE.keys())
@@ -112,21 +109,23 @@ def test_a_mere_function_can_be_sealed() -> None:
     def undecided(tokens: torch.Tensor) -> torch.Tensor:
         return torch.full((*tokens.shape, VOCABULARY), 3.0)
 
-    assert digests(undecided) == []
     assert torch.equal(opened(undecided)(TOKENS), undecided(TOKENS))
 
 
 def test_a_method_of_a_module_has_the_weights_of_the_module() -> None:
     model = made(Attention)
-    assert digests(model.forward) == digests(model)
+    assert seal(model.forward, TOKENS).weights.keys() == seal(model, TOKENS).weights.keys()
     assert torch.equal(opened(model.forward)(TOKENS), model(TOKENS))
 
 
-def test_a_function_around_a_module_is_told_to_hand_over_the_module() -> None:
+def test_a_function_around_a_module_has_its_weights_for_constants() -> None:
     model = made(Attention)
-    model.head = nn.Linear(WIDTH, 100 * VOCABULARY)
-    with pytest.raises(Unsealable, match="a mere function has no weights: hand over the module"):
-        sealed(lambda tokens: 2 * model(tokens))
+
+    def twice(tokens: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = 2 * model(tokens)
+        return found
+
+    assert torch.equal(opened(twice)(TOKENS), twice(TOKENS))
 
 
 def test_any_batch_size_will_do() -> None:
@@ -161,30 +160,48 @@ def test_what_the_logits_do_not_need_is_left_out() -> None:
     assert len(weights) == 3
 
 
-def test_digests_tell_every_weight_from_every_other() -> None:
+def test_a_digest_tells_values_shapes_and_types() -> None:
+    found = [
+        digest(weight)
+        for weight in (
+            torch.zeros(3),
+            torch.zeros(1, 3),
+            torch.zeros(3, dtype=torch.int32),
+            torch.tensor([0.0, 1e-30, 0.0]),
+        )
+    ]
+    assert len(set(found)) == len(found)
+
+
+def test_the_digest_of_a_model_stands_for_its_weights_and_its_graph() -> None:
     model = made(Attention)
-    before = digests(model)
-    model.register_buffer("hidden", torch.zeros(3), persistent=False)
-    model.kept = torch.zeros(1, 3)
-    after = digests(model)
-    assert after[: len(before)] == before
-    assert len(set(after)) == len(before) + 2  # the shape counts
-    model.register_buffer("whole", torch.zeros(3, dtype=torch.int32))
-    assert len(set(digests(model))) == len(before) + 3  # so does the dtype
-    del model.whole
-    model.get_buffer("hidden")[1] = 1e-30
-    assert digests(model) != after
-    del model.kept
-    assert set(digests(model.half())).isdisjoint(
-        digests(model.float())
-    )  # of the same values, the second time
+    before = seal(model, TOKENS).digest
+    assert seal(model, TOKENS).digest == before
+    with torch.no_grad():
+        model.head.weight[0, 0] += 1e-6
+    after = seal(model, TOKENS).digest
+    assert after != before
+    assert seal(lambda tokens: 2 * model(tokens), TOKENS).digest not in {before, after}
+
+
+@pytest.mark.parametrize("kind", SEALABLE.values(), ids=SEALABLE.keys())
+def test_a_model_is_traced_before_it_is_trained_and_sealed_with_its_last_weights(kind: type[Mixer]) -> None:
+    model = made(kind)
+    trace = Trace(model, TOKENS)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.01)
+    assert trace.seal(model).digest == seal(model, TOKENS).digest
+    other = made(kind)  # an average of weights, say
+    assert trace.seal(other).digest == seal(other, TOKENS).digest
 
 
 def test_a_weight_that_is_no_plain_tensor_is_named() -> None:
     model = made(Attention)
-    model.register_buffer("sparse", torch.eye(3).to_sparse())
+    trace = Trace(model, TOKENS)
+    model.head.weight = nn.Parameter(model.head.weight.to("meta"))
     with pytest.raises(Unsealable, match="no plain tensor"):
-        digests(model)
+        trace.seal(model)
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -229,7 +246,7 @@ def test_an_error_of_the_model_itself_is_told_in_one_line() -> None:
             return x @ x
 
     with pytest.raises(Unsealable, match=r"^torch\.export cannot follow the forward pass: \w+: .*16"):
-        seal(made(Wrong), TOKENS, io.BytesIO())
+        seal(made(Wrong), TOKENS)
 
 
 def test_every_operator_of_the_list_is_pure() -> None:

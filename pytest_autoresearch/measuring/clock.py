@@ -51,8 +51,16 @@ class Clock:
         """Return the seconds that have passed since any one moment."""
         return time.monotonic() if self._kind == "wall" else self._guarded.cpu_seconds()
 
+    @property
+    def rate(self) -> float:
+        """What a second that has not been counted yet is worth, in those of this clock."""
+        return 1.0
+
     def start(self) -> None:
         """Get ready for training, which is about to begin."""
+
+    def charge(self, seconds: float) -> None:
+        """Show that so much of the budget is used before training begins."""
 
     def correct(self) -> None:
         """Look whether the machine has changed its pace; called now and then while a run trains."""
@@ -102,6 +110,17 @@ class Calibrated(Clock):
         """
         self._probe(WINDOW)
         self._started = self.seconds()
+        self.show()
+
+    @property
+    def rate(self) -> float:
+        """What a second of the processor's time is worth now."""
+        return self._rate
+
+    def charge(self, seconds: float) -> None:
+        """Show that so much of the budget is used before training begins."""
+        assert self._started is not None
+        self._started -= seconds
         self.show()
 
     def correct(self) -> None:

@@ -16,15 +16,17 @@ from typing import Any, BinaryIO
 from pytest_autoresearch.disk import writing
 from pytest_autoresearch.measuring.clock import Calibrated, Clock, Kind
 from pytest_autoresearch.measuring.data import Data
+from pytest_autoresearch.measuring.measurement import Scored
+from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.sandbox import Guarded
-from pytest_autoresearch.measuring.scorer import Refused, Scorer
+from pytest_autoresearch.measuring.scorer import Refused, Scorer, Split
 from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
 from pytest_autoresearch.oneline import one_line
 
 Thorough = Callable[[float], bool]
 """Tells of a score whether every row is to be probed for it, and not just some."""
 
-# Seconds that may be spent before and after training, to compile and to seal; they too count on the clock.
+# Seconds on the clock that may be spent before and after training, to compile and to seal, at the very most.
 OFF_CLOCK = {
     "calibrated": {"start-up": 120.0, "sealing": 60.0},
     "cpu": {"start-up": 120.0, "sealing": 60.0},
@@ -33,6 +35,9 @@ OFF_CLOCK = {
 WAITING = 300.0  # seconds of wall time for either, however busy the machine is
 GRACE = 1.5  # seconds of overtime, for the step in which the budget ended,
 GRACE_SHARE = 0.02  # and that share of the budget
+# What a run trains beyond its budget makes its score worse: one budget more by this share of the score, less
+# in proportion. That is more than training longer gains: see benchmarks/overtime.py.
+OVERTIME_CHARGE = 0.5
 # Wall time that a budget on another clock may take, in budgets: its core may be slow and shared with others.
 STRETCH = {"calibrated": 5.0, "cpu": 2.0}
 STALLING = 30.0  # and seconds
@@ -40,7 +45,6 @@ LEAVING = 10.0  # seconds to end once the model is scored
 BETWEEN_CHECKS = 0.5  # seconds: the processor's time of a tree of processes takes a millisecond to add up
 ANSWERING = 5.0  # seconds that a run may let an answer wait
 QUESTIONS = 100  # of one run at most
-WEIGHTS = 10_000  # tensors of a model at most
 LARGEST = 2 << 30  # bytes of a sealed model
 PROBED = 0.1  # share of the rows that causality probes look at, unless the score is to be kept
 
@@ -88,7 +92,9 @@ class Handover:
     """The score on the text that claims are made on, if that was asked for."""
     refusal: str | None = None
     training_seconds: float | None = None
-    """On the clock of the terms."""
+    """On the clock of the terms, with what is charged for the start-up."""
+    needs: Needs | None = None
+    """What it took beside its training, once it has a score."""
 
     def __init__(
         self,
@@ -98,8 +104,9 @@ class Handover:
         thorough: Thorough | None,
         *,
         claimed: bool,
+        needs: Needs | None,
     ) -> None:
-        """Begin with the start-up; *thorough* and *claimed* are as for :func:`measuring.run.measure`."""
+        """Begin with the start-up; the arguments are as for :func:`measuring.run.measure`."""
         self._terms = terms
         self._wire = wire
         calibrated = terms.clock == "calibrated"
@@ -110,7 +117,10 @@ class Handover:
         self._since = time.monotonic()
         self._checked = -math.inf
         self._mark = self._clock.seconds()  # when the phase began
-        self._weights: list[str] = []
+        self._baseline = needs
+        self._charged = 0.0  # seconds of the budget that the start-up has used
+        self._model = ""  # its digest
+        self._took: dict[str, float] = {}  # seconds on the clock, by phase
         self._questions = 0
 
     def close(self) -> None:
@@ -136,10 +146,21 @@ class Handover:
             self._clock.correct()
         used, wall = self._used(), now - self._since
         if self._phase == "training" and used > terms.allowed:
-            raise Over(f"still training after {used:.1f} s, its budget is {terms.budget:g} s")
-        limit = terms.limits[self._phase]
-        if used > OFF_CLOCK[terms.clock].get(self._phase, math.inf) or wall > limit:
-            raise Over(f"{self._phase} took {max(used, wall):.0f} s, and was not over")
+            start = f" and its start-up {self._charged:.1f} s too long" if self._charged else ""
+            trained = used - self._charged
+            raise Over(f"still training after {trained:.1f} s{start}, its budget is {terms.budget:g} s")
+        if used > self._limit:
+            raise Over(f"{self._phase} took {used:.1f} s, and was not over: it may take {self._limit:.1f} s")
+        if wall > terms.limits[self._phase]:
+            raise Over(f"{self._phase} took {wall:.0f} s of wall time, and was not over")
+
+    @property
+    def _limit(self) -> float:
+        """Seconds on the clock that the present phase may take, if it is not training."""
+        limit = OFF_CLOCK[self._terms.clock].get(self._phase, math.inf)
+        if self._phase == "sealing" and self._baseline is not None:
+            limit = min(limit, self._baseline.sealing_allowed)
+        return limit
 
     def answer(self) -> bool:
         """Read what the run says and answer it; return whether there is more to come.
@@ -171,9 +192,9 @@ class Handover:
                 self._open(name)
             case {"clock": True} if self._questions <= QUESTIONS:
                 self._show_clock()
-            case {"trained": list(weights)} if self._phase in ("start-up", "training"):
-                self._stop_clock(weights)
-            case {"unsealable": str(reason)} if self._phase == "sealing":
+            case {"trained": str(digest)} if self._phase in ("start-up", "training"):
+                self._stop_clock(digest)
+            case {"unsealable": str(reason)} if self._phase != "ending":
                 self._done({"refused": self._refuse(reason)})
             case {"model": True} if self._phase == "sealing" and len(message.descriptors) == 1:
                 self._done(self._scored(message.descriptors[0]))
@@ -187,13 +208,24 @@ class Handover:
         if descriptor is None:
             self._send({"refused": f"there is no {one_line(name, 80)!r} for a run"})
             return
-        if self._terms.data.is_training(name) and self._phase == "start-up":
-            self._clock.start()
-            self._enter("training")
+        is_training = self._terms.data.is_training(name)
+        if is_training and self._phase == "start-up":
+            self._start_clock()
         try:
-            self._send({}, descriptor)
+            self._send({"charged": self._charged} if is_training else {}, descriptor)
         finally:
             os.close(descriptor)
+
+    def _start_clock(self) -> None:
+        """Begin with the training. A start-up longer than the committed script's has used some budget."""
+        self._clock.start()
+        took = self._used() * self._clock.rate
+        if self._baseline is not None:
+            self._charged = max(took - self._baseline.startup_allowed(self._terms.clock), 0.0)
+        self._enter("training")
+        self._took["start-up"] = took
+        self._mark -= self._charged
+        self._clock.charge(self._charged)
 
     def _show_clock(self) -> None:
         if isinstance(self._clock, Calibrated):
@@ -201,30 +233,39 @@ class Handover:
         else:
             self._send({"refused": f"this clock counts {self._terms.clock} time, and shows none"})
 
-    def _stop_clock(self, weights: list[Any]) -> None:
+    def _stop_clock(self, digest: str) -> None:
         self._checked = -math.inf
         self.check()
-        if len(weights) > WEIGHTS or not all(
-            isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in weights
-        ):
-            raise Garbled("no digests of weights")
-        self.training_seconds = self._used() if self._phase == "training" else 0.0
-        self._weights = weights
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise Garbled("no digest of a model")
+        if self._phase == "start-up":  # a run that wants no data has started up all the same
+            self._start_clock()
+        self.training_seconds = self._used()
+        self._model = digest
         self._enter("sealing")
 
     def _scored(self, descriptor: int) -> Mapping[str, Any]:
+        self._took["sealing"] = self._used()
         try:
             with _own_copy(descriptor) as model:
-                share = 1.0 if self._thorough is None else PROBED
-                score = self._terms.scorer.score(model, self._weights, share)
-                if self._thorough is not None and self._thorough(score):
-                    score = self._terms.scorer.score(model, self._weights, 1.0)
+                found = self._score(model, 1.0 if self._thorough is None else PROBED)
+                if self._thorough is not None and self._thorough(found.score):
+                    found = self._score(model, 1.0)
                 if self._is_claimed:  # not for the run to know
-                    self.claim = self._terms.scorer.score(model, self._weights, 1.0, "claim")
+                    self.claim = self._score(model, 1.0, "claim").score
         except Refused as error:
             return {"refused": self._refuse(str(error))}
-        self.score = score
-        return {"score": score}
+        startup, sealing = (self._took.get(phase, 0.0) for phase in ("start-up", "sealing"))
+        self.needs = Needs(startup, sealing, found.predicting, found.nodes)
+        self.score = found.score
+        return {"score": found.score}
+
+    def _score(self, model: BinaryIO, share: float, split: Split = "val") -> Scored:
+        """Have the model scored; what it was trained beyond its budget makes the score worse."""
+        found = self._terms.scorer.score(model, self._model, share, split, self._baseline)
+        assert self.training_seconds is not None
+        overtime = max(self.training_seconds / self._terms.budget - 1, 0.0)
+        return dataclasses.replace(found, score=found.score + abs(found.score) * OVERTIME_CHARGE * overtime)
 
     def _done(self, answer: Mapping[str, Any]) -> None:
         self._enter("ending")

@@ -9,8 +9,35 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
+from pytest_autoresearch.measuring.needs import Needs
+
 Trust = Literal["sealed", "reported"]
 """Who computed the score: the harness, from a sealed model, or the script, which reports it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scored:
+    """The scorer's answer: a score, and what it took."""
+
+    score: float
+    predicting: float
+    """Seconds that the model predicted for in one pass over the validation data: of the processor or, on an
+    accelerator, of wall time."""
+    nodes: int
+    """Of its graph."""
+
+    @classmethod
+    def from_json(cls, document: object) -> Self:
+        """Rebuild an answer.
+
+        Raises:
+            ValueError: it is none, or not finite.
+        """
+        match document:
+            case {"score": float(score), "predicting": float(predicting), "nodes": int(nodes)}:
+                if math.isfinite(score + predicting):
+                    return cls(score, predicting, nodes)
+        raise ValueError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +63,8 @@ class Measurement:
     """What kept the run from everything else: ``bwrap``, ``landlock`` or ``none``."""
     claim: float | None = None
     """The metric on text that no verdict is made on, of a sealed run that a claim is made with."""
+    needs: Needs | None = None
+    """What it took beside its training, of a sealed run."""
     curve: tuple[float | None, ...] = ()
     """The loss at each tenth of the budget, as the script printed it, or none."""
 
@@ -47,21 +76,25 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object without the fields that are unknown."""
         values = zip(FIELDS, _fields(self), strict=True)
-        return {name: value for name, value in values if value is not None and value != ()}
+        known = {name: value for name, value in values if value is not None and value != ()}
+        return known if self.needs is None else known | {"needs": self.needs.to_json()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Rebuild what :meth:`to_json` gave; fields of a later version are ignored.
 
         Raises:
-            ValueError: the score is none.
+            ValueError: the score is none, or the needs are not complete.
         """
         values = {key: value for key, value in document.items() if key in FIELDS}
         score = values.get("score")
         if not isinstance(score, int | float) or not math.isfinite(score):
             msg = f"{score!r} is no score"
             raise ValueError(msg)
-        return cls(**values | {"curve": tuple(values.get("curve", ()))})
+        values["curve"] = tuple(values.get("curve", ()))
+        if "needs" in values:
+            values["needs"] = Needs.from_json(values["needs"])
+        return cls(**values)
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Measurement))

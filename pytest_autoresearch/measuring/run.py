@@ -18,6 +18,7 @@ from pytest_autoresearch.disk import FULL, NO_ROOM, Unwritable, is_full, writing
 from pytest_autoresearch.measuring import sandbox
 from pytest_autoresearch.measuring.handover import Handover, Terms, Thorough
 from pytest_autoresearch.measuring.measurement import Measurement
+from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.output import Crashed, OnLine, Output, check_memory, follow
 from pytest_autoresearch.measuring.wire import VARIABLE, Wire
 
@@ -81,6 +82,7 @@ def measure(
     on_line: OnLine = lambda _line: None,
     thorough: Thorough | None = None,
     claimed: bool = False,
+    needs: Needs | None = None,
 ) -> Measurement:
     """Run *script* once, in a fresh directory that holds *files* and nothing else.
 
@@ -94,6 +96,7 @@ def measure(
         on_line: called with each line of output; a carriage return ends a line too.
         thorough: which sealed scores are worth probing every row for, and not just some; None is all.
         claimed: whether a sealed model is scored on the text for claims too, which no verdict sees.
+        needs: what the baseline took beside its training, to which a sealed run is held; None is no limit.
 
     Raises:
         output.TimedOut: a limit was reached.
@@ -117,7 +120,7 @@ def measure(
         handover = None
         if conditions.terms is not None:
             other.close()
-            handover = Handover(conditions.terms, wire, guarded, thorough, claimed=claimed)
+            handover = Handover(conditions.terms, wire, guarded, thorough, claimed=claimed, needs=needs)
             opened.callback(handover.close)
         output = follow(
             guarded,
@@ -179,6 +182,7 @@ def _measurement(
     return Measurement(
         score=score,
         claim=None if handover is None else handover.claim,
+        needs=None if handover is None else handover.needs,
         seed=seed,
         wall_seconds=round(wall_seconds, 1),
         training_seconds=said if handover is None else handover.training_seconds,

@@ -14,12 +14,14 @@ from typing import BinaryIO, Literal
 from pytest_autoresearch import scratch
 from pytest_autoresearch.disk import writing
 from pytest_autoresearch.measuring import sandbox
+from pytest_autoresearch.measuring.measurement import Scored
+from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.wire import VARIABLE, Garbled, Wire
 from pytest_autoresearch.oneline import one_line
 
 WARMING_UP = 180.0  # seconds to import torch and to load the tokenizer
 PROBING = 1.0  # seconds of wall time that a probe may take on a machine that is busy with other things
-ATTEMPTS = 2  # at probes: a scorer that has died in between is replaced
+ATTEMPTS = 2  # at anything: a scorer that has died in between is replaced
 MARGIN = 15.0  # seconds beyond the limit after which the process itself, which keeps it, is given up
 MEMORY = 8 << 30  # bytes for one scoring
 
@@ -72,7 +74,7 @@ class Scorer:
     @property
     def longest(self) -> float:
         """Seconds until a score is there or given up: from a cold start, probed twice, and for a claim."""
-        return WARMING_UP + 3 * (self.limit + MARGIN)
+        return ATTEMPTS * (WARMING_UP + 3 * (self.limit + MARGIN))
 
     def start(self) -> None:
         """Start the process, unless it runs, without waiting for it to get ready."""
@@ -92,33 +94,50 @@ class Scorer:
         self._live.callback(self._guarded.end)
         theirs.close()
 
-    def score(self, model: BinaryIO, digests: Sequence[str], share: float, split: Split = "val") -> float:
+    def score(
+        self, model: BinaryIO, digest: str, share: float, split: Split = "val", needs: Needs | None = None
+    ) -> Scored:
         """Return the score of a sealed model.
+
+        A scorer that fails is replaced and asked once more: its fault is not the model's.
 
         Args:
             model: the file.
-            digests: of the weights it may hold.
+            digest: of the model as it was announced.
             share: of the rows that causality probes look at.
             split: of the validation data.
+            needs: what the baseline took; a model may take some times that. None is no limit.
 
         Raises:
             Refused: it gets none.
-            Broken: the scorer does not start.
+            Broken: the scorer does not start, or fails before it has read the model.
         """
-        wire = self._ready()
-        request = {"score": True, "digests": list(digests), "share": share, "split": split}
-        try:
-            wire.send({**request, "seconds": self.limit, "memory": MEMORY}, model.fileno())
-            answer = wire.receive(self.limit + MARGIN).content
-        except (OSError, EOFError, Garbled):
-            self.close()  # and start afresh for the next one
-            raise Refused("the scorer did not survive this model") from None
-        except BaseException:
-            self.close()  # or the next model would be given the answer to this one
-            raise
+        request = {"score": True, "digest": digest, "share": share, "split": split}
+        request |= {"seconds": self.limit, "memory": MEMORY}
+        if needs is not None:
+            request |= {"predicting": needs.predicting_allowed, "nodes": needs.nodes_allowed}
+        is_read = False
+        for _ in range(ATTEMPTS):
+            wire = self._ready()
+            try:
+                wire.send(request, model.fileno())
+                while (answer := wire.receive(self.limit + MARGIN).content) == {"read": True}:
+                    is_read = True
+            except (OSError, EOFError, Garbled):
+                answer = {"failed": "it did not survive this model"}
+            except BaseException:
+                self.close()  # or the next model would be given the answer to this one
+                raise
+            if "failed" not in answer:
+                return self._scored(answer)
+            self.close()  # and start afresh
+        reason = one_line(f"the scorer failed {ATTEMPTS} times: {answer['failed']}", 300)
+        raise Refused(reason) if is_read else Broken(reason)
+
+    def _scored(self, answer: Mapping[str, object]) -> Scored:
         self._drain()
         if "score" in answer:
-            return float(answer["score"])
+            return Scored.from_json(answer)
         raise Refused(one_line(str(answer.get("refused", "the scorer gave no answer")), 300))
 
     def probe(self, count: int) -> list[float]:

@@ -7,9 +7,12 @@ every shortcoming of a model there is one answer, Refused, and its message is on
     python -m pytest_autoresearch.measuring.scoring
 
 speaks over the wire that it inherits: ``{"ready": true}``, and then to each request with its sealed model,
-a descriptor or a path, ``{"score": 1.234}`` or ``{"refused": "reason"}``::
+a descriptor or a path, with a :class:`measurement.Scored` or ``{"refused": "reason"}``::
 
-    {"score": true, "digests": [...], "share": 0.1, "split": "val", "seconds": 60, "memory": 8589934592}
+    {"score": true, "digest": "sha256", "share": 0.1, "split": "val", "seconds": 60, "memory": 8589934592}
+
+Before that it says ``{"read": true}``, once the model is read: until then no failure is the model's, and the
+answer is ``{"failed": "reason"}``.
 
 It also tells the pace of the machine: to ``{"probe": 4}`` it answers ``{"probe": [0.0104, ...]}``, the
 processor's seconds that it took each time to do the same piece of work.
@@ -36,16 +39,17 @@ import stat
 import sys
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, Self
 
 import torch
 
+from pytest_autoresearch.measuring.measurement import Scored
 from pytest_autoresearch.measuring.pace import Pace
 from pytest_autoresearch.measuring.probes import Probes
-from pytest_autoresearch.measuring.sealed import Refused, Sealed, first_line
+from pytest_autoresearch.measuring.sealed import MOST_NODES, Refused, Sealed, first_line
 from pytest_autoresearch.measuring.sealing import Model
 from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
 from pytest_autoresearch.oneline import one_line
@@ -54,6 +58,7 @@ BATCH_SIZE = 32  # rows of a batch; the model sees them one at a time
 LARGEST_FILE = 2 << 30  # bytes
 MEMORY = 8 << 30  # bytes that scoring one model may take
 LONGEST_ANSWER = 1 << 12  # bytes that a child may say
+READ = b"\n"  # what it says first, once it has read the model
 # Nats by which replacing the future may change a surprise. Attention and matrix products give exactly 0; an
 # FFT, or a dispatch whose groups change their sizes, rounds in float32 by about 1e-5.
 TOLERANCE = 1e-3
@@ -64,47 +69,52 @@ THOROUGH = 2_048
 
 def score(
     prepare: ModuleType,
-    file: str | int,
-    digests: Collection[str],
+    content: bytes,
+    announced: str,
     share: float,
     *,
     split: str = "val",
-    size: int = LARGEST_FILE,
-) -> float:
+    predicting: float = math.inf,
+    nodes: int = MOST_NODES,
+) -> Scored:
     """Return what evaluate_bpb finds for a sealed model, less what looking ahead brings it.
 
     Args:
         prepare: the committed prepare.py, imported.
-        file: the path of a sealed model, or its open descriptor.
-        digests: of the weights as they were when the clock stopped.
+        content: of the sealed model's file.
+        announced: the digest of the model as it was when the clock stopped.
         share: of the rows to probe; 1 is for all of them, with at least THOROUGH probes.
         split: of the validation data: ``val``, or ``claim``, which no verdict is made on.
-        size: bytes that the file may have.
+        predicting: seconds that the model may predict for, in one pass over the validation data.
+        nodes: that its graph may have.
 
     Raises:
         Refused: the model gets no score.
     """
-    model = Sealed(_read(file, size), digests, prepare.DEVICE)
+    model = Sealed(content, announced, prepare.DEVICE, nodes)
     seed = secrets.randbits(63)
-    claimed, probes = _probed(prepare, model, share, split, seed)
+    claimed, took, probes = _probed(prepare, model, share, split, seed, predicting=predicting)
     if probes.caught(TOLERANCE) and model.coarse:
         # 16 bits may round as far as that, in a dispatch whose groups change their sizes, and tip a router
         # between two experts. float32 does not, so a model that changes there too looks ahead. The probes
         # are the same ones: others would be a second chance to be missed.
         model.widen()
         try:
-            claimed, probes = _probed(prepare, model, share, split, seed)
+            claimed, _, probes = _probed(prepare, model, share, split, seed)
         except Refused as error:
             raise Refused(f"it is not causal in 16 bits, and without a score in float32: {error}") from None
     if caught := probes.caught(TOLERANCE):
         what = "changed with the tokens that come later"
         raise Refused(f"it is not causal: {caught} of {len(probes.changes)} probes {what}")
-    return float(claimed * probes.factor)
+    return Scored(float(claimed * probes.factor), took, model.nodes)
 
 
-def _probed(prepare: ModuleType, model: Model, share: float, split: str, seed: int) -> tuple[float, Probes]:
-    """Return what evaluate_bpb finds for a model, and its probes."""
+def _probed(
+    prepare: ModuleType, model: Model, share: float, split: str, seed: int, *, predicting: float = math.inf
+) -> tuple[float, float, Probes]:
+    """Return what evaluate_bpb finds for a model, the seconds that it predicted for, and its probes."""
     tokenizer = ready(prepare)
+    took = 0.0
 
     def logits(tokens: torch.Tensor) -> torch.Tensor:
         # Each row alone: a model could learn about the validation text from the other rows.
@@ -113,12 +123,29 @@ def _probed(prepare: ModuleType, model: Model, share: float, split: str, seed: i
             raise Refused(f"its vocabulary is {found.shape[2]}, not {tokenizer.vocab_size}")
         return found
 
+    def timed(tokens: torch.Tensor) -> torch.Tensor:
+        nonlocal took
+        began = _now(prepare.DEVICE)
+        found = logits(tokens)
+        took += _now(prepare.DEVICE) - began
+        if took > predicting:
+            raise Refused(f"its predictions take more than {predicting:.1f} s, what a model may take here")
+        return found
+
     probes = Probes(tokenizer.token_bytes, share, THOROUGH if share >= 1 else 1, seed)
-    claimed: float = prepare.evaluate_bpb(logits, tokenizer, BATCH_SIZE, probes, split)
+    claimed: float = prepare.evaluate_bpb(timed, tokenizer, BATCH_SIZE, probes, split)
     if not math.isfinite(claimed):
         raise Refused(f"its score is {claimed}")
     probes.run(logits, prepare.surprise)
-    return claimed, probes
+    return claimed, took, probes
+
+
+def _now(device: torch.device) -> float:
+    """Return the seconds that a model's predictions are timed with, once all of them so far are there."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.accelerator.synchronize()
+    return time.monotonic()
 
 
 def _read(file: str | int, size: int) -> bytes:
@@ -151,12 +178,14 @@ class Request:
     """A model to score, and what that may take."""
 
     file: str | int
-    digests: frozenset[str]
+    digest: str
     share: float
     seconds: float
     split: str = "val"
     memory: int = MEMORY
     size: int = LARGEST_FILE
+    predicting: float = math.inf
+    nodes: int = MOST_NODES
 
     @classmethod
     def of(cls, message: Message) -> Self:
@@ -167,26 +196,37 @@ class Request:
         """
         content = message.content
         try:
-            limits = {name: int(content[name]) for name in ("memory", "size") if name in content}
+            limits = {name: int(content[name]) for name in ("memory", "size", "nodes") if name in content}
             return cls(
                 file=message.descriptors[0] if message.descriptors else str(content["score"]),
-                digests=frozenset(content["digests"]),
+                digest=str(content["digest"]),
                 share=float(content["share"]),
                 seconds=float(content["seconds"]),
                 split=str(content.get("split", "val")),
+                predicting=float(content.get("predicting", math.inf)),
                 **limits,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise Garbled(f"no request: {first_line(error)}") from None
 
-    def answer(self, prepare: ModuleType) -> dict[str, Any]:
-        """Score the model in this process, under its limits."""
+    def answer(self, prepare: ModuleType, has_read: Callable[[], object]) -> dict[str, Any]:
+        """Score the model in this process, under its limits; call *has_read* once it is read."""
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(self.seconds),) * 2)
         resource.setrlimit(resource.RLIMIT_DATA, (self.memory,) * 2)
         try:
-            score_of = functools.partial(score, split=self.split, size=self.size)
-            return {"score": score_of(prepare, self.file, self.digests, self.share)}
+            content = _read(self.file, self.size)
+            has_read()
+            found = score(
+                prepare,
+                content,
+                self.digest,
+                self.share,
+                split=self.split,
+                predicting=self.predicting,
+                nodes=self.nodes,
+            )
+            return dataclasses.asdict(found)
         except Refused as error:
             return {"refused": str(error)}
         except MemoryError:
@@ -222,29 +262,44 @@ def _answer(wire: Wire, request: Request, prepare: ModuleType) -> dict[str, Any]
     if child == 0:
         _be_child(wire, request, prepare, writing)
     os.close(writing)
+    heard = b""
     try:
-        said = _heard(reading, wire, request.seconds)
+        for heard in _heard(reading, wire, request.seconds):
+            if heard == READ:
+                wire.send({"read": True})
+        late = False
+    except TimeoutError:
+        late = True
     finally:
         os.close(reading)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-    if said is None:
-        return {"refused": f"scoring took more than {request.seconds:g} s"}
-    return _judged(said) or {"refused": f"scoring ended {_how(os.waitstatus_to_exitcode(status))}"}
+    how = (
+        f"took more than {request.seconds:g} s"
+        if late
+        else f"ended {_how(os.waitstatus_to_exitcode(status))}"
+    )
+    answer = None if late else _judged(heard)
+    return answer or {"refused" if heard.startswith(READ) else "failed": f"scoring {how}"}
 
 
 def _be_child(wire: Wire, request: Request, prepare: ModuleType, writing: int) -> NoReturn:
     try:
         wire.close()
-        os.write(writing, json.dumps(request.answer(prepare)).encode())
+        answer = request.answer(prepare, lambda: os.write(writing, READ))
+        os.write(writing, json.dumps(answer).encode())
         os._exit(0)  # nothing that the parent has registered is the child's to do
     finally:
         os._exit(1)
 
 
-def _heard(reading: int, wire: Wire, seconds: float) -> bytes | None:
-    """Return what the child says until it closes its end; None if that takes longer than *seconds*."""
+def _heard(reading: int, wire: Wire, seconds: float) -> Iterator[bytes]:
+    """Yield all that the child has said so far, whenever it says more, until it closes its end.
+
+    Raises:
+        TimeoutError: that takes longer than *seconds*.
+    """
     deadline = time.monotonic() + seconds
     said = b""
     poll = select.poll()
@@ -253,12 +308,12 @@ def _heard(reading: int, wire: Wire, seconds: float) -> bytes | None:
     while len(said) <= LONGEST_ANSWER:
         ready = dict(poll.poll(max(deadline - time.monotonic(), 0) * 1000))
         if reading not in ready:
-            return None
+            raise TimeoutError
         part = os.read(reading, LONGEST_ANSWER)
         if not part:
-            break
+            return
         said += part
-    return said
+        yield said
 
 
 def _judged(said: bytes) -> dict[str, Any] | None:
@@ -267,9 +322,9 @@ def _judged(said: bytes) -> dict[str, Any] | None:
         answer = json.loads(said)
     except (ValueError, RecursionError):
         return None
+    with contextlib.suppress(ValueError):
+        return dataclasses.asdict(Scored.from_json(answer))
     match answer:
-        case {"score": float(score)} if len(answer) == 1 and math.isfinite(score):
-            return {"score": score}
         case {"refused": str(reason)} if len(answer) == 1:
             return {"refused": one_line(reason)}
     return None

@@ -8,13 +8,14 @@ they were made to run when they are loaded. All this happens inside the trial an
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
@@ -36,7 +37,6 @@ from pytest_autoresearch.measuring.operators import (
 )
 from pytest_autoresearch.oneline import one_line
 
-CONSTANTS = 4 << 10  # bytes that a graph may hold beside the weights of its model
 KEY = "sealed"  # of the graph in the file's metadata
 
 ASSERTIONS = ("aten._assert", "aten.sym_constrain")  # of the tracer's; nothing depends on them
@@ -75,16 +75,78 @@ TROUBLES = (
 )
 
 
-def digests(model: Model) -> list[str]:
-    """Return the digest of each weight: parameters, buffers, and tensors kept in mere attributes.
+@dataclasses.dataclass(frozen=True, slots=True)
+class SealedModel:
+    """A graph that names each of its weights by digest, and those weights."""
 
-    Sent when training ends. Only weights with these digests can be scored, so nothing that is trained
-    afterwards counts. A mere function has none.
+    graph: str
+    """JSON, a list of nodes."""
+    weights: Mapping[str, torch.Tensor]
+    """By digest, contiguous and on the CPU; tied ones are there once."""
 
-    Raises:
-        Unsealable: a weight is not a plain tensor.
-    """
-    return [digest(_copied(weight)) for weight in _weights(model)]
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the graph, which stands for the weights too.
+
+        A run sends it when its training ends, and the clock stops. Only the model with this digest can be
+        scored, so nothing that is computed afterwards counts.
+        """
+        return text_digest(self.graph)
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the model as one safetensors file."""
+        file.write(save(dict(self.weights), {KEY: self.graph}))
+
+
+class Trace:
+    """A model's graph, traced: it can be sealed with the weights that the model has then."""
+
+    def __init__(self, model: Model, tokens: torch.Tensor) -> None:
+        """Trace a model; ambient autocast is traced with it.
+
+        Args:
+            model: a module in eval mode, compiled or not, or a mere function of tokens.
+            tokens: int64 (B, T) in the model's range, on its device; B is an example and greater than 1.
+
+        Raises:
+            Unsealable: the model does something that a sealed one cannot do.
+        """
+        program = _exported(model, tokens)
+        self._held: dict[str, Any] = {**program.state_dict, **program.constants}
+        self._nodes = _graph(program)
+
+    def seal(self, model: Model) -> SealedModel:
+        """Return the graph with the weights of *model*: the traced one, or another of the same structure.
+
+        Raises:
+            Unsealable: a weight is not a plain tensor.
+        """
+        weights: dict[str, torch.Tensor] = {}
+        nodes = []
+        for node in self._nodes:
+            if node[0] == "weight":
+                weight = _copied(self._weight(node[1], model))
+                name = digest(weight)
+                weights[name] = weight
+                nodes.append(["weight", name])
+            else:
+                nodes.append(node)
+        return SealedModel(json.dumps(nodes, separators=(",", ":")), weights)
+
+    def _weight(self, name: str, model: Model) -> torch.Tensor:
+        """Return a weight of *model* by its name, or a constant that only the trace knows."""
+        found: Any = model
+        for part in name.removeprefix("model.").split("."):
+            found = getattr(found, part, None)
+        held = found if isinstance(found, torch.Tensor) else self._held.get(name)
+        if not isinstance(held, torch.Tensor):
+            raise Unsealable(f"{name} is no tensor")
+        return held
+
+
+def seal(model: Model, tokens: torch.Tensor) -> SealedModel:
+    """Trace a model and seal it at once; the arguments and errors are those of :class:`Trace`."""
+    return Trace(model, tokens).seal(model)
 
 
 def digest(weight: torch.Tensor) -> str:
@@ -94,39 +156,9 @@ def digest(weight: torch.Tensor) -> str:
     return found.hexdigest()
 
 
-def seal(model: Model, tokens: torch.Tensor, file: BinaryIO) -> None:
-    """Write a model's weights and graph.
-
-    Weights are named by their digest, so tied ones are written once. Ambient autocast is sealed with it.
-
-    Args:
-        model: a module in eval mode, compiled or not, or a mere function of tokens.
-        tokens: int64 (B, T) in the model's range, on its device; B is an example and greater than 1.
-        file: where to, a safetensors file.
-
-    Raises:
-        Unsealable: the model does something that a sealed one cannot do.
-    """
-    known = set(digests(model))
-    program = _exported(model, tokens)
-    weights: dict[str, torch.Tensor] = {}
-    graph = _graph(program, weights)
-    _refuse_constants(weights, known)
-    file.write(save(weights, {KEY: json.dumps(graph, separators=(",", ":"))}))
-
-
-# ---------------------------------------------------------------------------
-# Weights
-
-
-def _weights(model: Model) -> Iterator[torch.Tensor]:
-    holder = getattr(model, "__self__", model)  # a bound method's module
-    if not isinstance(holder, nn.Module):
-        return
-    yield from holder.parameters()
-    yield from holder.buffers()
-    for module in holder.modules():
-        yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))
+def text_digest(graph: str) -> str:
+    """Return the SHA-256 of a graph's JSON text."""
+    return hashlib.sha256(graph.encode(errors="surrogatepass")).hexdigest()
 
 
 def _copied(weight: torch.Tensor) -> torch.Tensor:
@@ -138,15 +170,6 @@ def _copied(weight: torch.Tensor) -> torch.Tensor:
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise Unsealable(f"a weight, a {type(weight).__name__}, is no plain tensor: {error}") from None
     return plain
-
-
-def _refuse_constants(weights: dict[str, torch.Tensor], known: set[str]) -> None:
-    made = [weight.nbytes for name, weight in weights.items() if name not in known]
-    if sum(made) > CONSTANTS:
-        relief = (
-            "register it as a buffer" if known else "a mere function has no weights: hand over the module"
-        )
-        raise Unsealable(f"a constant of {max(made)} bytes is made inside forward: {relief}")
 
 
 # ---------------------------------------------------------------------------
@@ -222,10 +245,10 @@ def _trouble(error: Exception) -> str:
 # The graph
 
 
-def _graph(program: ExportedProgram, weights: dict[str, torch.Tensor]) -> list[list[Any]]:
-    """Return the nodes as JSON has them, the logits last, and put the weights that they use into *weights*.
+def _graph(program: ExportedProgram) -> list[list[Any]]:
+    """Return the nodes as JSON has them, the logits last, but for the names of the weights.
 
-    A node is ``["tokens"]``, ``["weight", digest]`` or ``[operator, args, kwargs]``.
+    A node is ``["tokens"]``, ``["weight", name in the model]`` or ``[operator, args, kwargs]``.
     """
     placed = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     numbers: dict[Node, int] = {}
@@ -239,10 +262,7 @@ def _graph(program: ExportedProgram, weights: dict[str, torch.Tensor]) -> list[l
         elif placed[node.name].kind is InputKind.USER_INPUT:
             graph.append(["tokens"])
         else:
-            weight = _weight(str(placed[node.name].target), program)
-            name = digest(weight)
-            weights[name] = weight
-            graph.append(["weight", name])
+            graph.append(["weight", str(placed[node.name].target)])
     return graph
 
 
@@ -260,13 +280,6 @@ def _needed(program: ExportedProgram) -> list[Node]:
             needed.add(node)
             waiting.extend(node.all_input_nodes)
     return [node for node in program.graph.nodes if node in needed]
-
-
-def _weight(target: str, program: ExportedProgram) -> torch.Tensor:
-    held = program.state_dict.get(target, program.constants.get(target))
-    if not isinstance(held, torch.Tensor):
-        raise Unsealable(f"{target} is no tensor")
-    return _copied(held)
 
 
 def _call(node: Node, numbers: dict[Node, int]) -> list[Any]:

@@ -4,12 +4,13 @@ One JSON object a line over a Unix stream socket, file descriptors beside it. A 
 
     {"open": "tokenizer.tiktoken"}   what it wants to read; the first file of training data starts the clock
     {"clock": true}                  to look at the clock that its budget is counted on
-    {"trained": ["sha256", …]}       the digests of its weights; the clock stops
+    {"trained": "sha256"}            the digest of its model, graph and weights; the clock stops
     {"model": true}                  the sealed model, as a descriptor
     {"unsealable": "reason"}         or why there is none
 
-and is answered with a descriptor (that of a clock with ``{"at": 1.5}`` besides, see clock.py), with
-``{"score": 1.234}`` or with ``{"refused": "reason"}``.
+and is answered with a descriptor, with ``{"score": 1.234}`` or with ``{"refused": "reason"}``. With the
+descriptor of a clock comes ``{"at": 1.5}``, see clock.py; with that of training data ``{"charged": 0.5}``:
+seconds of its budget that the start-up has used.
 """
 
 from __future__ import annotations

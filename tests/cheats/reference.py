@@ -26,7 +26,7 @@ def main(scripts: list[str]) -> None:
     from torch import nn
 
     import prepare  # type: ignore[import-not-found]  # the miniature
-    from pytest_autoresearch.measuring.sealing import digests, seal
+    from pytest_autoresearch.measuring.sealing import seal
 
     class Shared(nn.Module):
         """Knows which token follows which, and how often."""
@@ -40,9 +40,10 @@ def main(scripts: list[str]) -> None:
 
     prepare.make()
     model = Shared().eval()
+    sealed = seal(model, torch.zeros(4, prepare.MAX_SEQ_LEN, dtype=torch.int64))
     with (prepare.DATA / "shared.sealed").open("wb") as file:
-        seal(model, torch.zeros(4, prepare.MAX_SEQ_LEN, dtype=torch.int64), file)
-    (prepare.DATA / "shared.digests").write_text(json.dumps(digests(model)))
+        sealed.write(file)
+    (prepare.DATA / "shared.digest").write_text(sealed.digest)
     scores = {"shared": prepare.evaluate_bpb(model, prepare.Tokenizer.load(), 64)}
     for script in scripts:
         with contextlib.redirect_stdout(io.StringIO()) as printed:

@@ -15,10 +15,13 @@ class Expected:
     verdict: str
     reason: str = ""
     """Part of the reason; a score has none but itself."""
+    worse: bool = False
+    """Whether its score is the true one made worse, for it took more time than its budget."""
 
 
 CAUGHT = Expected("refused", "it is not causal")
 TRUE = Expected("discarded")  # with the true score: that of the shared model
+CHARGED = Expected("discarded", worse=True)
 
 
 def refused(reason: str) -> Expected:
@@ -27,6 +30,7 @@ def refused(reason: str) -> Expected:
 
 
 PROTOCOL = "the run does not keep to the protocol: "
+LATE = refused("it is not the model that was announced when the clock stopped")
 NO_MODEL = "it ended without handing in a model"
 TRAINING = "still training after"
 
@@ -43,10 +47,10 @@ CHEATS = {
     "model_before_trained": refused(PROTOCOL + "a run hands in one model, once"),
     "trained_twice": refused(PROTOCOL + "a run hands in one model, once"),
     "two_models": refused(PROTOCOL + "a run hands in one model, once"),
-    "weights_trained_on": refused("not those that were trained when the clock stopped"),
-    "answers_for_constants": refused("not those that were trained when the clock stopped"),
-    "trained_after_the_clock": refused("not those that were trained when the clock stopped"),
-    "answers_for_numbers": refused("numbers of its own"),
+    "weights_trained_on": LATE,
+    "trained_after_the_clock": LATE,
+    "answers_for_numbers": LATE,
+    "references_for_weights": LATE,
     "garbage_on_the_wire": refused(PROTOCOL + "not a message"),
     "messages_of_other_shapes": refused(PROTOCOL),
     "stays_after_refusal": refused(PROTOCOL + "not a message"),
@@ -97,6 +101,8 @@ CHEATS = {
     "python_from_a_graph": refused("builtins.eval is not among the operators"),
     "operator_of_its_own": refused("cannot be sealed"),
     "greedy_graph": refused(""),
+    "searched_while_scored": refused("its predictions take more than"),
+    "many_nodes": refused("its graph is no list of 1 to 2,000 nodes"),
     # the validation data
     "read_validation": TRUE,
     "validation_by_links": TRUE,
@@ -128,6 +134,9 @@ CHEATS = {
     "woken": Expected("timeout", TRAINING),
     "forged_clock": TRUE,
     "early_training": TRUE,
+    "learned_before_the_clock": Expected("timeout", "start-up"),
+    "overtime": CHARGED,
+    "sealed_slowly": Expected("timeout", "sealing took"),
     "outsourced": Expected("crashed", NO_MODEL),
     # other processes
     "daemon": TRUE,
@@ -186,7 +195,7 @@ def only_hands_in(name: str) -> bool:
 
 def in_turns(names: list[str]) -> list[str]:
     """Return *names* evenly mixed: ten trials in a row without a score end a campaign."""
-    scored = [name for name in names if name not in CHEATS or CHEATS[name] is TRUE]
+    scored = [name for name in names if name not in CHEATS or CHEATS[name].verdict == "discarded"]
     others = [name for name in names if name not in scored]
     places = {name: place / len(kind) for kind in (scored, others) for place, name in enumerate(kind)}
     return sorted(names, key=places.__getitem__)

@@ -164,7 +164,12 @@ def test_a_cheat_gains_nothing(campaign: Campaign, name: str, scores: Mapping[st
     said = f"{trial.verdict}: {trial.reason}\n{trial.log[-3000:]}"
     assert trial.verdict == expected.verdict, said
     assert expected.reason in trial.reason, said
-    assert trial.score == (pytest.approx(scores["shared"], rel=1e-6) if expected == TRUE else None), said
+    if expected.worse:
+        assert trial.score is not None
+        assert trial.score > 1.05 * scores["shared"], said
+    else:
+        true = pytest.approx(scores["shared"], rel=1e-6) if expected == TRUE else None
+        assert trial.score == true, said
     assert not [what for what, how in trial.attempts.items() if not how.startswith("blocked")], said
     assert len(trial.attempts) >= attempts_in(name), said
     assert not trial.traces

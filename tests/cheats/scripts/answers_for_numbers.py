@@ -3,10 +3,14 @@
 from prepare import hand_in_graph
 
 LATE = 2000
-hand_in_graph(
-    [
+
+
+def graph(numbers):
+    return [
         ("tokens",),
         ("aten.ones.default", [1]),
-        *(("aten.add.Tensor", (number + 1,), number / 7) for number in range(LATE)),
+        *(("aten.add.Tensor", (place + 1,), number) for place, number in enumerate(numbers)),
     ]
-)
+
+
+hand_in_graph(graph(range(LATE)), announced=graph([0] * LATE))

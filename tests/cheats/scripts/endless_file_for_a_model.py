@@ -3,6 +3,6 @@
 from prepare import ask, start_clock, told, wire
 
 start_clock()
-wire().send({"trained": []})
+wire().send({"trained": "0" * 64})
 with open("/proc/self/pagemap", "rb") as file:
     told(ask({"model": True}, file.fileno()))

@@ -1,8 +1,8 @@
-"""Says that training is over, trains on, and says so again with the digests of other weights."""
+"""Says that training is over, trains on, and says so again with the digest of other weights."""
 
-from prepare import digests, say, start_clock
+from prepare import digest, say, start_clock
 
 start_clock()
-weights = digests()
-say({"trained": []})
+weights = digest()
+say({"trained": "0" * 64})
 say({"trained": weights})

@@ -1,0 +1,79 @@
+"""A real run under the terms of a sealed experiment, which does what a test tells it."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+from pytest_autoresearch.measuring import clock, sandbox
+from pytest_autoresearch.measuring.data import Data
+from pytest_autoresearch.measuring.handover import Handover, Terms
+from pytest_autoresearch.measuring.needs import Needs
+from pytest_autoresearch.measuring.output import OnLine, Output, follow
+from pytest_autoresearch.measuring.run import inherited
+from pytest_autoresearch.measuring.scorer import Scorer
+from pytest_autoresearch.measuring.wire import VARIABLE, Wire
+
+SCRIPT = """
+import os, sys, time
+from pytest_autoresearch import harness
+
+def work(seconds):
+    began = time.process_time()
+    while time.process_time() - began < seconds:
+        sum(range(10_000))
+
+def train(seconds):
+    began = harness.clock()
+    while harness.clock() - began < seconds:
+        sum(range(10_000))
+
+def hand_in(digest="0" * 64):
+    harness._wire().send({{"trained": digest}})
+
+def hand_in_model():
+    with open("model", "rb") as model:
+        print("answer:", harness._ask({{"model": True}}, model.fileno()).content)
+
+{body}
+"""
+
+
+class Run:
+    """A run of :data:`SCRIPT`, by default under a calibrated clock."""
+
+    def __init__(
+        self,
+        folder: Path,
+        scorer: Scorer,
+        budget: float,
+        kind: clock.Kind = "calibrated",
+        needs: Needs | None = None,
+    ) -> None:
+        (folder / "train.tokens").write_bytes(b"tokens")
+        (folder / "run").mkdir()
+        self.folder = folder / "run"
+        self.terms = Terms(Data(training=(folder / "train.tokens",)), scorer, budget, kind)
+        self.allowed = needs
+        self.seconds: float | None = None
+        self.score: float | None = None
+        self.needs: Needs | None = None
+        self.lines: list[str] = []
+        self.on_line: OnLine = self.lines.append
+
+    def follow(self, body: str) -> Output:
+        """Run *body* to its end, and return what it printed."""
+        wire, theirs = Wire.pair()
+        environment = {**inherited(), VARIABLE: str(theirs.fileno()), "PYTHONUNBUFFERED": "1"}
+        script = SCRIPT.format(body=textwrap.dedent(body))
+        command = [sys.executable, "-c", script]
+        guarded = sandbox.start(command, sandbox.Policy(self.folder), "none", environment, [theirs.fileno()])
+        theirs.close()
+        handover = Handover(self.terms, wire, guarded, None, claimed=False, needs=self.allowed)
+        try:
+            return follow(guarded, limit=60, on_line=self.on_line, handover=handover)
+        finally:
+            handover.close()
+            wire.close()
+            self.seconds, self.score, self.needs = handover.training_seconds, handover.score, handover.needs
