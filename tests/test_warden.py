@@ -21,6 +21,7 @@ from typing import Self
 import pytest
 
 from pytest_autoresearch.measuring import sandbox
+from tests.enforcers import KEEPERS, keeper
 
 pytestmark = pytest.mark.timeout(60)  # who waits for what never ends fails
 
@@ -70,6 +71,16 @@ elif way == "respawner":
     daemon() and respawn(0.005, leave=False)
 elif way == "sprinter":
     daemon() and respawn(0, leave=True)
+elif way == "signaller":
+    if os.fork() == 0:
+        [os.fork() for _ in range(2)]
+        away()
+        while True:
+            try:
+                os.kill(os.getpid(), 0)
+                os.kill(os.getppid(), 0)
+            except OSError:
+                pass
 elif way == "family":
     [os.fork() for _ in range(4)]
     sleep()
@@ -78,8 +89,13 @@ if "leave" in sys.argv:
     os._exit(3)
 time.sleep(60)
 """
-WAYS = ("child", "session", "daemon", "respawner", "sprinter", "family")
-ENOUGH = {"respawner": 10, "sprinter": 100, "family": 16}  # bytes by which it is well under way
+WAYS = ("child", "session", "daemon", "respawner", "sprinter", "signaller", "family")
+ENOUGH = {
+    "respawner": 10,
+    "sprinter": 100,
+    "signaller": 4,
+    "family": 16,
+}  # bytes by which it is well under way
 
 STARTER = """
 import sys, time
@@ -91,12 +107,10 @@ time.sleep(60)
 """
 
 
-@pytest.fixture(params=["bwrap", "landlock", "none"])
-def enforcer(request: pytest.FixtureRequest) -> sandbox.Enforcer:
-    try:
-        return sandbox.choose(request.param)
-    except sandbox.Unavailable as reason:
-        pytest.skip(str(reason))
+@pytest.fixture(params=[*KEEPERS, "none"])
+def enforcer(request: pytest.FixtureRequest) -> Iterator[sandbox.Enforcer]:
+    with keeper(request.param) as name:
+        yield name
 
 
 class Lifeline:
