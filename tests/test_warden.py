@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -364,6 +365,30 @@ def test_an_idle_run_uses_no_processor(enforcer: sandbox.Enforcer, tmp_path: Pat
     with start(tmp_path, enforcer, ["sleep", "60"]) as run:
         time.sleep(0.3)
         assert run.cpu_seconds() < 0.1
+
+
+@pytest.fixture
+def right_to_go_first() -> Iterator[None]:
+    """Give this process a right to real time and to priority, as some systems do to who makes music."""
+    if sys.platform != "linux":
+        pytest.skip("these limits are Linux's")
+    before = {limit: resource.getrlimit(limit) for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE)}
+    try:
+        for limit in before:
+            resource.setrlimit(limit, (40, 40))
+    except ValueError:
+        pytest.skip("it needs CAP_SYS_RESOURCE")
+    yield
+    for limit, numbers in before.items():
+        resource.setrlimit(limit, numbers)
+
+
+@pytest.mark.usefixtures("right_to_go_first")
+def test_a_run_cannot_go_before_all_others(enforcer: sandbox.Enforcer, tmp_path: Path) -> None:
+    attempts = ("os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))", "os.nice(-1)")
+    for attempt in attempts:
+        with start(tmp_path, enforcer, python(f"import os; {attempt}")) as run:
+            assert (run.wait(LONGEST) != 0) == (enforcer != "none"), attempt
 
 
 def test_the_warden_holds_no_key(

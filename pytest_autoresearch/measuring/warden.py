@@ -121,6 +121,8 @@ def become(order: Order, warden: socket.socket | None) -> NoReturn:
             drop_capabilities()
         if LINUX:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the warden itself, its first thread, is killed
+            for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE):  # or it might go before all others
+                resource.setrlimit(limit, (0, 0))
         confine(order, warden)
         code = CANNOT_EXECUTE
         os.execvpe(command[0], command, order["environment"])  # noqa: S606 - never through a shell
