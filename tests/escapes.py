@@ -5,8 +5,8 @@ from __future__ import annotations
 SECRET = "AUTORESEARCH_TEST_API_KEY"  # noqa: S105 - the name of a variable
 
 PROBE = """
-import ctypes, getpass, json, multiprocessing, os, resource, shutil, signal, socket, sqlite3, ssl, subprocess
-import sys, tempfile, threading, time
+import asyncio, ctypes, getpass, json, multiprocessing, os, psutil, resource, shutil, signal, socket, sqlite3
+import ssl, subprocess, sys, tempfile, threading, time
 from multiprocessing.connection import Listener
 from pathlib import Path
 
@@ -29,6 +29,23 @@ def check(fact):
 
 def connect(address):
     socket.socket(socket.AF_UNIX).connect(address)
+
+def leader(command):
+    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+
+def worker():
+    return multiprocessing.get_context("fork").Process(target=time.sleep, args=(9,))
+
+def overslept(*arguments, **options):
+    try:
+        subprocess.run(*arguments, **options)
+    except subprocess.TimeoutExpired:
+        return True
+
+async def terminated(*command):
+    process = await asyncio.create_subprocess_exec(*command)
+    process.terminate()
+    return await process.wait()
 
 for name, code in attempts.items():
     try:
@@ -88,7 +105,6 @@ FORBIDDEN = {
     "limit pytest": "resource.prlimit(pytest, resource.RLIMIT_CORE)",
     "slow pytest down": "os.setpriority(os.PRIO_PROCESS, pytest, 19)",
     "slow pytest's user down": "os.setpriority(os.PRIO_USER, 0, 19)",
-    "pin pytest to a processor": "os.sched_setaffinity(pytest, os.sched_getaffinity(0))",
     "trace pytest": "call('ptrace', 16, pytest, 0, 0)",
     "read pytest's memory": "open(f'/proc/{pytest}/mem', 'rb')",
     "read pytest's memory by a call": "call('process_vm_readv', pytest, 0, 0, 0, 0, 0)",
@@ -129,6 +145,25 @@ ORDINARY = {
     # which in a namespace its first process leads, and 0 is outside
     "have its own session": "check(os.getsid(0) == os.getpgrp() and os.getpgrp() in (1, os.getpid()))",
     "signal its own group": "os.killpg(0, signal.SIGURG)",
+    "signal itself": "os.kill(os.getpid(), signal.SIGURG)",
+    "raise a signal": "signal.raise_signal(signal.SIGURG)",
+    "signal its thread": "signal.pthread_kill(threading.get_ident(), signal.SIGURG)",
+    "queue a signal to itself": "check(libc.sigqueue(os.getpid(), signal.SIGURG, None) == 0)",
+    "abort": "check(os.waitstatus_to_exitcode(os.waitpid(os.fork() or os.abort(), 0)[1]) == -6)",
+    "terminate a child": "(p := subprocess.Popen(['sleep', '9'])).terminate() or check(p.wait() == -15)",
+    "kill a child that has ended": "(p := leader(['true'])) and time.sleep(0.1) or p.kill() or p.wait()",
+    "kill a group": "(p := leader(['sleep', '9'])) and os.killpg(p.pid, 9) or check(p.wait() == -9)",
+    "kill a grandchild": "(p := leader(['sh', '-c', 'sleep 9 & kill -9 $!'])) and check(p.wait() == 0)",
+    "end a child in time": "check(overslept(['sleep', '9'], timeout=0.1))",
+    "end a worker": "(p := worker()).start() or p.terminate() or p.join() or check(p.exitcode == -15)",
+    "run a child by asyncio": "check(asyncio.run(terminated('sleep', '9')) == -15)",
+    "wait by psutil": "check(psutil.Process((p := leader(['true'])).pid).wait(9) == 0)",
+    "give way": "os.setpriority(os.PRIO_PROCESS, 0, os.nice(1))",
+    "pin itself": "os.sched_setaffinity(0, os.sched_getaffinity(0))",
+    "pin itself by its number": "psutil.Process().cpu_affinity(list(os.sched_getaffinity(0)))",
+    "be scheduled as a batch": "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))",
+    "limit itself": "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))",
+    "set a timer": "signal.setitimer(signal.ITIMER_PROF, 60) or signal.setitimer(signal.ITIMER_PROF, 0)",
     "use a socket pair": "socket.socketpair()",
     "make a temporary file": "tempfile.TemporaryFile()",
     "find TMPDIR": "check(tempfile.gettempdir() == os.environ['TMPDIR'])",

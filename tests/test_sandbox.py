@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.measuring import bubblewrap, landlock, sandbox, seccomp
+from tests.enforcers import KEEPERS, keeper
 from tests.escapes import FORBIDDEN, HARMLESS, ORDINARY, PROBE, SECRET, WITH_NAMESPACES
 from tests.ordinary_user import Unavailable, as_ordinary_user
 
@@ -29,12 +30,15 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the host's
 REFUSALS = ("PermissionError", "FileNotFoundError", "ProcessLookupError", "ConnectionRefusedError", "OSError")
 
 
-@pytest.fixture(scope="module", params=["bwrap", "landlock"])
-def enforcer(request: pytest.FixtureRequest) -> sandbox.Enforcer:
-    try:
-        return sandbox.choose(request.param)
-    except sandbox.Unavailable as reason:
-        pytest.skip(str(reason))
+@pytest.fixture(scope="module", params=KEEPERS)
+def kept_by(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def enforcer(kept_by: str) -> Iterator[sandbox.Enforcer]:
+    with keeper(kept_by) as name:
+        yield name
 
 
 class Outside:
@@ -71,7 +75,7 @@ class Outside:
         """Make *attempts* inside and return what came of each."""
         (self.folder / "probe.py").write_text(PROBE)
         column = seccomp.ARCHITECTURES[platform.machine()][0]
-        numbers = {name: each[column] for name, each in {**seccomp.FORBIDDEN, **seccomp.AIMED}.items()}
+        numbers = {name: each[column] for name, each in {**seccomp.FORBIDDEN, **seccomp.SIGNALS}.items()}
         numbers |= {"clone": seccomp.CLONE[column], "x32": platform.machine() == "x86_64"}
         ways = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), sandbox.PACKAGE]
         with contextlib.ExitStack() as open_:
@@ -143,14 +147,15 @@ def listening(path: Path, abstract: str) -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def outside(enforcer: sandbox.Enforcer, tmp_path_factory: pytest.TempPathFactory) -> Outside:
-    return Outside(tmp_path_factory.mktemp(enforcer))
+def outside(kept_by: str, tmp_path_factory: pytest.TempPathFactory) -> Outside:
+    return Outside(tmp_path_factory.mktemp(kept_by.partition(" ")[0]))
 
 
 @pytest.fixture(scope="module")
-def results(outside: Outside, enforcer: sandbox.Enforcer) -> dict[str, str]:
+def results(outside: Outside, kept_by: str) -> dict[str, str]:
     # One run makes all attempts. What writes comes last, so that it has something to read before.
-    return outside.try_out({**ORDINARY, **WITH_NAMESPACES, **FORBIDDEN, **HARMLESS}, enforcer)
+    with keeper(kept_by) as enforcer:
+        return outside.try_out({**ORDINARY, **WITH_NAMESPACES, **FORBIDDEN, **HARMLESS}, enforcer)
 
 
 @pytest.mark.parametrize("attempt", FORBIDDEN)
@@ -169,9 +174,9 @@ def test_what_a_run_ordinarily_does_works(work: str, results: Mapping[str, str])
 
 @pytest.mark.parametrize("work", WITH_NAMESPACES)
 def test_processes_of_a_run_may_share_where_namespaces_isolate(
-    work: str, results: Mapping[str, str], enforcer: sandbox.Enforcer
+    work: str, results: Mapping[str, str], kept_by: str
 ) -> None:
-    assert (results[work] == "done") == (enforcer == "bwrap"), results[work]
+    assert (results[work] == "done") == (kept_by == "bwrap"), results[work]
 
 
 def test_nothing_arrives_outside(outside: Outside, results: Mapping[str, str]) -> None:
@@ -182,26 +187,6 @@ def test_nothing_arrives_outside(outside: Outside, results: Mapping[str, str]) -
     assert outside.secret.read_text() == outside.hidden.read_text() == "secret"
     assert outside.readable.stat().st_mode & 0o777 != 0o777
     assert outside.readable.stat().st_mtime > 0
-
-
-def test_pytest_is_out_of_reach_without_landlocks_scope(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    needs("landlock")
-    monkeypatch.setattr(landlock, "abi", lambda: landlock.SIGNALS - 1)
-    by_threads = {name for name in FORBIDDEN if "thread" in name} - {"signal a thread of pytest as such"}
-    aimed = {name: code for name, code in FORBIDDEN.items() if "pytest, " in code} | {
-        name: FORBIDDEN[name] for name in ("signal pytest's group", "signal everyone", "open pytest")
-    }
-    aimed |= {
-        "signal the warden": "os.kill(os.getppid(), 0)",
-        "signal the warden's group": "os.killpg(os.getppid(), 0)",
-        "signal a child": ORDINARY["kill a child"],
-        "signal by the kernel's old way": "call('tkill', thread, 0)",
-    }
-    results = Outside(tmp_path).try_out(aimed, "landlock")
-    assert len(results) > 10
-    assert {name for name, result in results.items() if result == "done"} - by_threads == {"signal a child"}
 
 
 def test_landlock_scope_holds_without_the_filter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,12 +207,13 @@ def test_the_kernel_refuses_every_forbidden_call(call: str, refusals: Mapping[st
 
 
 @pytest.fixture(scope="module")
-def refusals(enforcer: sandbox.Enforcer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def refusals(kept_by: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     column = seccomp.ARCHITECTURES[platform.machine()][0]
     calls = [name for name, numbers in seccomp.FORBIDDEN.items() if numbers[column] is not None]
     attempts = {name: f"call({name!r}, 0, 0, 0, 0, 0)" for name in calls}
     absent = dict.fromkeys(seccomp.FORBIDDEN.keys() - calls, "PermissionError: no such call here")
-    return absent | Outside(tmp_path_factory.mktemp("calls")).try_out(attempts, enforcer)
+    with keeper(kept_by) as enforcer:
+        return absent | Outside(tmp_path_factory.mktemp("calls")).try_out(attempts, enforcer)
 
 
 # -- the policy and the choice -----------------------------------------------------------------------------
@@ -318,7 +304,8 @@ def test_an_enforcer_that_does_not_work_says_why(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="run by an ordinary user already")
 def test_all_of_this_holds_for_an_ordinary_user() -> None:
-    files = [str(Path(__file__).with_name(name)) for name in ("test_sandbox.py", "test_warden.py")]
+    names = ("test_sandbox.py", "test_warden.py", "test_reach.py")
+    files = [str(Path(__file__).with_name(name)) for name in names]
     # Whose processor seconds they are makes no difference.
     options = [
         "-q",
@@ -334,6 +321,9 @@ def test_all_of_this_holds_for_an_ordinary_user() -> None:
         command = as_ordinary_user([sys.executable, "-m", "pytest", *options, *files])
     except Unavailable as reason:
         pytest.skip(str(reason))
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    # In a session of its own, or not all of its group would be the ordinary user's.
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, start_new_session=True
+    )
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout

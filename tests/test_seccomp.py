@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 import signal
 import socket
@@ -38,12 +39,13 @@ def decide(program: bytes, audit: int, number: int, *arguments: int) -> int:
 
 @pytest.mark.parametrize("machine", seccomp.ARCHITECTURES)
 @pytest.mark.parametrize("isolated", [True, False])
+@pytest.mark.parametrize("scoped", [True, False])
 def test_the_filter_decides_by_call_and_argument(
-    machine: str, *, isolated: bool, monkeypatch: pytest.MonkeyPatch
+    machine: str, *, isolated: bool, scoped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     column, audit = seccomp.ARCHITECTURES[machine]
-    program = seccomp.program(isolated=isolated, protected={4242, -4200})
+    program = seccomp.program(isolated=isolated, scoped=scoped)
 
     def verdict(numbers: Sequence[int | None], *arguments: int) -> int:
         number = numbers[column]
@@ -52,11 +54,25 @@ def test_the_filter_decides_by_call_and_argument(
 
     listed = [each for each in seccomp.FORBIDDEN.values() if each[column] is not None]
     assert {verdict(each) for each in listed} == {seccomp.DENY}
-    for *numbers, argument in seccomp.AIMED.values():
-        for target, expected in [(4242, seccomp.DENY), (-1, seccomp.DENY), (77, seccomp.ALLOW)]:
-            before = [0] * argument
-            # The kernel looks at 32 bits of a process id, whatever the others are.
-            assert verdict(numbers, *before, target % 2**32 | 0xABC << 32) == expected
+    for *numbers, oneself in seccomp.ONESELF.values():
+        arguments = [oneself[0], oneself.get(1, 0)]
+        # The kernel looks at 32 bits of a process id, whatever the others are.
+        assert verdict(numbers, *(value | 0xABC << 32 for value in arguments)) == seccomp.ALLOW
+        for argument, target in itertools.product(oneself, [77, 1 << 31, -1]):
+            others = [*arguments[:argument], target % 2**32, *arguments[argument + 1 :]]
+            assert verdict(numbers, *others) == seccomp.DENY
+    assert verdict(seccomp.SETAFFINITY, 0) == seccomp.ALLOW
+    assert verdict(seccomp.SETAFFINITY, 77) == seccomp.PRETEND
+    asked = seccomp.ALLOW if scoped else seccomp.ASK
+    for name, numbers in seccomp.SIGNALS.items():
+        assert {verdict(numbers, target) for target in (77, -77 % 2**32)} == {asked}
+        assert verdict(numbers, 0) == (seccomp.ALLOW if name == "kill" else asked)
+    assert verdict(seccomp.SIGNALS["kill"], -1 % 2**32) == seccomp.DENY
+    for numbers in seccomp.CLOCKS.values():
+        assert verdict(numbers, 3) == seccomp.ALLOW  # CLOCK_THREAD_CPUTIME_ID
+        assert verdict(numbers, (~77 << 3 | 2) % 2**32) == seccomp.DENY
+    assert verdict(seccomp.PRCTL, 62) == seccomp.DENY
+    assert verdict(seccomp.PRCTL, 15) == seccomp.ALLOW  # PR_SET_NAME
     attributes = [each for each in seccomp.ATTRIBUTES.values() if each[column] is not None]
     assert {verdict(each) for each in attributes} == {seccomp.PRETEND}
     for action in (0x7FFF, 0xABC << 32, 0xABC << 32 | 1):  # wherever in memory it lies
@@ -70,6 +86,7 @@ def test_the_filter_decides_by_call_and_argument(
     assert {verdict(seccomp.CLONE, 17 | 1 << bit) for bit in (17, *range(25, 31))} == {seccomp.DENY}
     assert verdict(seccomp.CLONE3) == decide(program, audit, seccomp.NEWEST) == seccomp.UNKNOWN
     assert verdict(seccomp.FCNTL, 0, 2) == verdict(seccomp.IOCTL, 0, 0x5401) == seccomp.ALLOW
+    assert {verdict(seccomp.FCNTL, 0, control) for control in (8, 10, 15, 1024)} == {seccomp.DENY}
     assert verdict(seccomp.FCNTL, 0, 8) == verdict(seccomp.IOCTL, 0, 0x5412) == seccomp.DENY
     assert verdict(seccomp.FCNTL, 0, 1036) == verdict(seccomp.IOCTL, 0, 0x40086602) == seccomp.DENY
     assert decide(program, audit ^ 1, 0) == seccomp.KILL_PROCESS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from typing import Self
 import pytest
 
 from pytest_autoresearch.measuring import sandbox
+from tests.enforcers import KEEPERS, keeper
 
 pytestmark = pytest.mark.timeout(60)  # who waits for what never ends fails
 
@@ -70,6 +72,16 @@ elif way == "respawner":
     daemon() and respawn(0.005, leave=False)
 elif way == "sprinter":
     daemon() and respawn(0, leave=True)
+elif way == "signaller":
+    if os.fork() == 0:
+        [os.fork() for _ in range(2)]
+        away()
+        while True:
+            try:
+                os.kill(os.getpid(), 0)
+                os.kill(os.getppid(), 0)
+            except OSError:
+                pass
 elif way == "family":
     [os.fork() for _ in range(4)]
     sleep()
@@ -78,8 +90,13 @@ if "leave" in sys.argv:
     os._exit(3)
 time.sleep(60)
 """
-WAYS = ("child", "session", "daemon", "respawner", "sprinter", "family")
-ENOUGH = {"respawner": 10, "sprinter": 100, "family": 16}  # bytes by which it is well under way
+WAYS = ("child", "session", "daemon", "respawner", "sprinter", "signaller", "family")
+ENOUGH = {
+    "respawner": 10,
+    "sprinter": 100,
+    "signaller": 4,
+    "family": 16,
+}  # bytes by which it is well under way
 
 STARTER = """
 import sys, time
@@ -91,12 +108,10 @@ time.sleep(60)
 """
 
 
-@pytest.fixture(params=["bwrap", "landlock", "none"])
-def enforcer(request: pytest.FixtureRequest) -> sandbox.Enforcer:
-    try:
-        return sandbox.choose(request.param)
-    except sandbox.Unavailable as reason:
-        pytest.skip(str(reason))
+@pytest.fixture(params=[*KEEPERS, "none"])
+def enforcer(request: pytest.FixtureRequest) -> Iterator[sandbox.Enforcer]:
+    with keeper(request.param) as name:
+        yield name
 
 
 class Lifeline:
@@ -350,6 +365,30 @@ def test_an_idle_run_uses_no_processor(enforcer: sandbox.Enforcer, tmp_path: Pat
     with start(tmp_path, enforcer, ["sleep", "60"]) as run:
         time.sleep(0.3)
         assert run.cpu_seconds() < 0.1
+
+
+@pytest.fixture
+def right_to_go_first() -> Iterator[None]:
+    """Give this process a right to real time and to priority, as some systems do to who makes music."""
+    if sys.platform != "linux":
+        pytest.skip("these limits are Linux's")
+    before = {limit: resource.getrlimit(limit) for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE)}
+    try:
+        for limit in before:
+            resource.setrlimit(limit, (40, 40))
+    except ValueError:
+        pytest.skip("it needs CAP_SYS_RESOURCE")
+    yield
+    for limit, numbers in before.items():
+        resource.setrlimit(limit, numbers)
+
+
+@pytest.mark.usefixtures("right_to_go_first")
+def test_a_run_cannot_go_before_all_others(enforcer: sandbox.Enforcer, tmp_path: Path) -> None:
+    attempts = ("os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))", "os.nice(-1)")
+    for attempt in attempts:
+        with start(tmp_path, enforcer, python(f"import os; {attempt}")) as run:
+            assert (run.wait(LONGEST) != 0) == (enforcer != "none"), attempt
 
 
 def test_the_warden_holds_no_key(

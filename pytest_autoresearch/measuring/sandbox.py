@@ -155,6 +155,7 @@ def start(
             "stdio": None if stdio is None else list(stdio),
             "ruleset": None,
             "system_calls": None,
+            "asks": None,
         }
         if enforcer == "bwrap":
             # With the host's network come its abstract Unix sockets, and others may lie in a writable folder.
@@ -172,10 +173,15 @@ def start(
                 network=seen.agent,
             )
             opened.callback(os.close, ruleset)
-        return _start_warden(order, seen, confined=enforcer == "landlock")
+            scoped = landlock.abi() >= landlock.SIGNALS
+            order["system_calls"] = seccomp.program(isolated=False, scoped=scoped, agent=seen.agent)
+            if not scoped:
+                kill = seccomp.number(seccomp.SIGNALS["kill"])
+                order["asks"] = {"seccomp": seccomp.number(seccomp.SECCOMP), "kill": kill}
+        return _start_warden(order, seen)
 
 
-def _start_warden(order: Order, seen: _Seen, *, confined: bool) -> Guarded:
+def _start_warden(order: Order, seen: _Seen) -> Guarded:
     reader, writer = os.pipe()
     control = open(writer, "wb")  # noqa: PTH123, SIM115 - a descriptor, and the guarded run closes it
     inherited = [reader, *order["descriptors"], *(order["stdio"] or ())]
@@ -198,9 +204,6 @@ def _start_warden(order: Order, seen: _Seen, *, confined: bool) -> Guarded:
             )
         finally:
             os.close(reader)
-        if confined:
-            ours = {os.getpid(), -os.getpgrp(), process.pid, -process.pid}
-            order["system_calls"] = seccomp.program(isolated=False, protected=ours, agent=seen.agent)
         with contextlib.suppress(BrokenPipeError):  # its exit code and its output tell why
             control.write(marshal.dumps(dict(order)))
             control.flush()

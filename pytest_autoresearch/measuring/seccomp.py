@@ -1,4 +1,63 @@
-"""The system calls that a run may not make: a seccomp filter, as the bytes of its BPF program."""
+"""The system calls that a run may not make: a seccomp filter, as the bytes of its BPF program.
+
+A run has the user id of pytest, so the kernel alone would let it signal, slow down or limit every process of
+the user. The table lists every call of Linux 6.18 that can name another task, and what happens to it; newer
+calls do not exist for a run. A process id in these calls may also be the id of a thread, so a list of
+protected ids would protect nobody. The filter is the same under bubblewrap, whose PID namespace has no
+number for a task outside, and under Landlock.
+
+=========================================  ======================  ========================================
+call                                       names the task by       what is done, and why
+=========================================  ======================  ========================================
+kill                                       process, thread, group  reaches only the run: a PID namespace or
+                                                                   Landlock's scope sees to it, else the
+                                                                   warden is asked (``scoped``); -1, which
+                                                                   is everybody, is denied
+tgkill rt_sigqueueinfo rt_tgsigqueueinfo   process, thread         the same
+tkill                                      thread                  denied: the C library uses tgkill
+pidfd_send_signal pidfd_getfd              descriptor of a         denied: whoever opens /proc/PID has such
+process_madvise process_mrelease setns     process                 a descriptor, which a filter cannot see
+pidfd_open                                 process                 denied: programs then wait by SIGCHLD
+prlimit64 sched_setscheduler               process, thread         allowed for 0, the caller; else denied
+sched_setparam sched_setattr
+setpriority ioprio_set                     process, thread,        allowed for process 0, the caller; else
+                                           group, user             denied
+sched_setaffinity                          process, thread         allowed for 0; else it does nothing and
+                                                                   succeeds, for OpenMP pins its threads
+timer_create clock_nanosleep               processor clock, < 0    denied: the clock's owner has the work of
+                                                                   every timer that expires
+ptrace process_vm_readv process_vm_writev  process, thread         denied
+kcmp migrate_pages move_pages
+perf_event_open get_robust_list
+prctl(PR_SCHED_CORE)                       process, group          denied: it keeps others off a core
+fcntl(F_SETOWN, F_SETOWN_EX, F_SETSIG)     process, group          denied: they direct a file's signals
+ioctl(FIOSETOWN, SIOCSPGRP)                process, group          denied, as F_SETOWN
+fcntl(F_SETLEASE)                          who opens the file      denied: the other one has to wait
+ioctl(TIOCSTI, TIOCLINUX), vhangup         who has the terminal    denied
+System V IPC, keyctl, bpf, io_uring        identifiers             denied
+setpgid                                    process, group          harmless: takes only the caller and its
+                                                                   children, within the run's session
+ioctl(TIOCSPGRP, TIOCSIG, TIOCNOTTY),      session of a terminal,  harmless: a run has no terminal from
+O_ASYNC, FIOASYNC                          owner of a file         outside, and its files have no owner
+wait4 waitid                               process, descriptor     harmless: only children
+clone(CLONE_PARENT), prctl(                parent                  harmless: all stay below the warden
+PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG)
+prctl(PR_SET_PTRACER)                      process                 harmless: grants a right on the caller
+capset                                     process                 harmless: takes only the caller
+futex(FUTEX_LOCK_PI)                       thread, in memory       harmless: can only raise its priority, to
+                                                                   the caller's
+timer_create(SIGEV_THREAD_ID), seccomp(    thread                  harmless: only threads of the caller
+SECCOMP_FILTER_FLAG_TSYNC)
+mq_notify                                  queue                   harmless: no queue can be opened
+membarrier                                 processors              harmless: a moment of each processor
+getpgid getsid getpriority ioprio_get      process, thread         harmless: they only tell
+sched_get* capget clock_gettime
+=========================================  ======================  ========================================
+
+Files can act on other tasks too, without any of these calls: but /proc is read-only for a run, and neither
+enforcer lets it see /sys/fs/cgroup. Real-time scheduling or a higher priority of the run itself would starve
+all others; that needs a capability or a resource limit, and the run has neither (warden.py).
+"""
 
 from __future__ import annotations
 
@@ -8,20 +67,22 @@ import platform
 import signal
 import struct
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 # What neither an allow-list of paths nor a namespace governs, by name: its number on x86_64 and on aarch64.
 FORBIDDEN = {
-    # other processes
+    # other tasks
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
     "process_madvise": (440, 440),
     "process_mrelease": (448, 448),
     "kcmp": (312, 272),
+    "pidfd_open": (434, 434),
     "pidfd_getfd": (438, 438),
-    "pidfd_send_signal": (424, 424),  # a descriptor of /proc/PID does for it, which no filter can look into
-    "tkill": (200, 130),  # a thread of any process; the C library uses tgkill
+    "pidfd_send_signal": (424, 424),
+    "tkill": (200, 130),
+    "get_robust_list": (274, 100),
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
     # what outlives a run, or is shared with the next one
@@ -119,27 +180,31 @@ ATTRIBUTES = {
     "utimensat": (280, 88),
 }
 
-# Calls that name a process, and which of their arguments does.
-AIMED = {
-    "kill": (62, 129, 0),
-    "tgkill": (234, 131, 0),
-    "rt_sigqueueinfo": (129, 138, 0),
-    "rt_tgsigqueueinfo": (297, 240, 0),
-    "pidfd_open": (434, 434, 0),
-    "prlimit64": (302, 261, 0),
-    "sched_setaffinity": (203, 122, 0),
-    "sched_setscheduler": (144, 119, 0),
-    "sched_setparam": (142, 118, 0),
-    "sched_setattr": (314, 274, 0),
-    "setpriority": (141, 140, 1),
-    "ioprio_set": (251, 30, 1),
+# Calls that act on oneself or on another: which values of their arguments mean oneself.
+ONESELF = {
+    "prlimit64": (302, 261, {0: 0}),
+    "sched_setscheduler": (144, 119, {0: 0}),
+    "sched_setparam": (142, 118, {0: 0}),
+    "sched_setattr": (314, 274, {0: 0}),
+    "setpriority": (141, 140, {0: 0, 1: 0}),  # PRIO_PROCESS
+    "ioprio_set": (251, 30, {0: 1, 1: 0}),  # IOPRIO_WHO_PROCESS
 }
+SIGNALS = {
+    "kill": (62, 129),
+    "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+}
+CLOCKS = {"timer_create": (222, 107), "clock_nanosleep": (230, 115)}
 
 CLONE, CLONE3, SOCKET, SOCKETPAIR = (56, 220), (435, 435), (41, 198), (53, 199)
-FCNTL, IOCTL, SETPRIORITY, SIGACTION = (72, 25), (16, 29), (141, 140), (13, 134)
+FCNTL, IOCTL, PRCTL, SIGACTION = (72, 25), (16, 29), (157, 167), (13, 134)
+SETAFFINITY, SECCOMP = (203, 122), (317, 277)
 NEWEST = 463  # the first call that came after this list: whatever else it is, it is not needed
 NEW_NAMESPACES = 0x7E020000  # the CLONE_NEW* flags of clone
-CONTROLS = (8, 15, 1036, 1038)  # F_SETOWN, F_SETOWN_EX: who gets its signal; F_SET_RW_HINT, of the file too
+# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE; and F_SET_RW_HINT, of the file too
+CONTROLS = (8, 10, 15, 1024, 1036, 1038)
+SCHED_CORE = 62  # an option of prctl
 TERMINAL = (0x8901, 0x8902, 0x5412, 0x541C)  # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
 FLAGS = (
     0x40086602,
@@ -152,7 +217,7 @@ INTERNET = (2, 10, 16)  # AF_INET, AF_INET6, and AF_NETLINK, by which the C libr
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # its column, its AUDIT_ARCH
 ALLOW, KILL_PROCESS, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
-DENY, UNKNOWN, PRETEND = ERROR | errno.EPERM, ERROR | errno.ENOSYS, ERROR
+DENY, UNKNOWN, PRETEND, ASK = ERROR | errno.EPERM, ERROR | errno.ENOSYS, ERROR, 0x7FC00000
 
 # Classic BPF: load a word of `struct seccomp_data`, compare it, jump, return.
 LOAD, AND, EQUAL, AT_LEAST, JUMP, RETURN = 0x20, 0x54, 0x15, 0x35, 0x05, 0x06
@@ -166,18 +231,23 @@ def supported() -> bool:
     return sys.platform == "linux" and sys.maxsize > 1 << 32 and platform.machine() in ARCHITECTURES
 
 
-def program(*, isolated: bool, protected: Collection[int] = (), agent: bool = False) -> bytes:
+def number(call: tuple[int, int]) -> int:
+    """Return the number that a system call has on this machine."""
+    return call[ARCHITECTURES[platform.machine()][0]]
+
+
+def program(*, isolated: bool, scoped: bool = True, agent: bool = False) -> bytes:
     """Return the filter, an array of ``struct sock_filter``.
 
     Args:
         isolated: a namespace keeps the host's sockets from the run already, so it may use Unix sockets,
             which DataLoader workers need.
-        protected: process ids, and negated process group ids, that the run may not signal or slow down.
+        scoped: the kernel lets signals of the run reach the run alone. If it does not, whoever installs the
+            filter has to listen, and to answer for every signal that is not to one's own group.
         agent: it is no run but an agent, which may use the Internet, and change the attributes of files, for
             some are its own. By a Unix socket it could ask others to read what it may not.
     """
     column, architecture = ARCHITECTURES[platform.machine()]
-    targets = sorted({-1, *protected})
     code = [
         _op(LOAD, ARCHITECTURE),
         _op(EQUAL, architecture, 1, 0),
@@ -192,15 +262,24 @@ def program(*, isolated: bool, protected: Collection[int] = (), agent: bool = Fa
         for numbers in ATTRIBUTES.values():
             code += _call(numbers[column], [_op(RETURN, PRETEND)])
         code += _call(SIGACTION[column], _mourn())
-    for *aimed, argument in AIMED.values():
-        code += _call(aimed[column], _deny(argument, targets))
-    unix = _deny_others(0, [AF_UNIX])
-    others = _deny_others(0, INTERNET) if agent else [_op(RETURN, DENY)]
+    for *oneself, arguments in ONESELF.values():
+        conditions = [_unless(argument, [value]) for argument, value in arguments.items()]
+        code += _call(oneself[column], [step for condition in conditions for step in condition])
+    code += _call(SETAFFINITY[column], _unless(0, [0], otherwise=PRETEND))
+    code += _call(SIGNALS["kill"][column], _deny(0, [-1]))
+    if not scoped:
+        for name, signalling in SIGNALS.items():
+            own_group = [0] if name == "kill" else []
+            code += _call(signalling[column], _unless(0, own_group, otherwise=ASK))
+    for timing in CLOCKS.values():
+        code += _call(timing[column], _deny_negative(0))
+    code += _call(PRCTL[column], _deny(0, [SCHED_CORE]))
+    unix = _unless(0, [AF_UNIX])
+    others = _unless(0, INTERNET) if agent else [_op(RETURN, DENY)]
     code += _call(SOCKET[column], unix if isolated else others)
     code += _call(SOCKETPAIR[column], unix)
-    code += _call(CLONE[column], _deny_others(0, [0], NEW_NAMESPACES))
+    code += _call(CLONE[column], _unless(0, [0], mask=NEW_NAMESPACES))
     code += _call(CLONE3[column], [_op(RETURN, UNKNOWN)])  # its flags lie in memory; libc falls back to clone
-    code += _call(SETPRIORITY[column], _deny_others(0, [0]))  # PRIO_PROCESS; the others reach all of a user's
     code += _call(FCNTL[column], _deny(1, CONTROLS))
     code += _call(IOCTL[column], _deny(1, [*TERMINAL, *FLAGS]))
     return b"".join([*code, _op(RETURN, ALLOW)])
@@ -223,19 +302,24 @@ def _call(number: int | None, body: list[bytes]) -> list[bytes]:
     return [] if number is None else [_op(EQUAL, number, 0, len(body)), *body]
 
 
-def _deny(argument: int, values: Iterable[int]) -> list[bytes]:
+def _deny(argument: int, values: Collection[int]) -> list[bytes]:
     """Deny the call when an argument, of 32 bits, is one of *values*."""
-    values = list(values)
     comparisons = [_op(EQUAL, value, len(values) - index + 1, 0) for index, value in enumerate(values)]
     # The number is loaded again for the rules that follow.
     return [_argument(argument), *comparisons, _op(LOAD, NUMBER), _op(JUMP, 1), _op(RETURN, DENY)]
 
 
-def _deny_others(argument: int, values: Iterable[int], mask: int = WORD) -> list[bytes]:
-    """Deny the call unless an argument, of 32 bits, is one of *values* under *mask*."""
-    values = list(values)
+def _unless(
+    argument: int, values: Collection[int], *, otherwise: int = DENY, mask: int = WORD
+) -> list[bytes]:
+    """Answer *otherwise* unless an argument, of 32 bits, is one of *values* under *mask*."""
     comparisons = [_op(EQUAL, value, len(values) - index, 0) for index, value in enumerate(values)]
-    return [_argument(argument), _op(AND, mask), *comparisons, _op(RETURN, DENY), _op(LOAD, NUMBER)]
+    return [_argument(argument), _op(AND, mask), *comparisons, _op(RETURN, otherwise), _op(LOAD, NUMBER)]
+
+
+def _deny_negative(argument: int) -> list[bytes]:
+    """Deny the call when an argument, of 32 bits, is below 0."""
+    return [_argument(argument), _op(AT_LEAST, 1 << 31, 0, 1), _op(RETURN, DENY), _op(LOAD, NUMBER)]
 
 
 def _mourn() -> list[bytes]:

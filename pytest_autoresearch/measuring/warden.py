@@ -7,7 +7,10 @@ closes, which a pytest that is killed sees to as well, it ends the run with all 
 
 from __future__ import annotations
 
+import _thread
 import ctypes
+import errno
+import fcntl
 import marshal
 import os
 import resource
@@ -19,6 +22,7 @@ import time
 
 TYPE_CHECKING = False  # typing takes half as long to import as Python to start
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from typing import NoReturn, TypedDict
 
@@ -31,10 +35,16 @@ if TYPE_CHECKING:
         stdio: list[int] | None  # its standard input, output and errors; None leaves it the warden's
         ruleset: int | None  # Landlock's
         system_calls: bytes | None  # a seccomp filter that forbids some
+        asks: dict[str, int] | None  # if that asks about signals: the numbers of seccomp and kill
 
 
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 1, 24, 36
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_NO_NEW_PRIVS = 22, 2, 38
+SET_MODE_FILTER, NEW_LISTENER = 1, 8  # an operation of seccomp, and its flag
+RECEIVE, SEND = 0xC0502100, 0xC0182101  # to a listener: SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND
+# struct seccomp_notif: who asks, by what call, and its first two arguments; struct seccomp_notif_resp.
+QUESTION, ANSWER = struct.Struct("=QI4xi4x8xi4xi4x32x"), struct.Struct("=QqiI")
+CONTINUE = 1  # the flag of an answer that leaves the call to the kernel
 RESTRICT_SELF = 446  # Landlock's system call, of every architecture
 CAPABILITIES = 64  # more than there are
 CAPABILITY_VERSION = 0x20080522
@@ -55,10 +65,14 @@ def main(control: int) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if LINUX:
         prctl(PR_SET_CHILD_SUBREAPER, 1)  # whoever loses its parent becomes a child of ours
+    ours, theirs = connected() if order["asks"] else (None, None)
     run = os.fork()
     if run == 0:
-        become(order)
+        become(order, theirs)
     let_go(order)
+    if ours and theirs and order["asks"]:
+        theirs.close()
+        _thread.start_new_thread(answer_all, (ours, order["asks"]["kill"]))
     ended: dict[int, int] = {}
     while run not in ended and os.getppid() == parent:
         ready, _, _ = select.select([control, awake], [], [], LOOK_UP)
@@ -93,8 +107,8 @@ def let_go(order: Order) -> None:
 # -- the run's side of the fork ---------------------------------------------------------------------------
 
 
-def become(order: Order) -> NoReturn:
-    """Turn this process into the run."""
+def become(order: Order, warden: socket.socket | None) -> NoReturn:
+    """Turn this process into the run; the *warden* gets what the filter asks by, if it asks."""
     code, command = CANNOT_CONFINE, order["command"]
     try:
         if order["stdio"] is not None:
@@ -106,19 +120,30 @@ def become(order: Order) -> NoReturn:
         if order["ruleset"] is not None:
             drop_capabilities()
         if LINUX:
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the warden itself is killed; it has one thread only
-        if order["ruleset"] is not None:
-            prctl(PR_SET_NO_NEW_PRIVS, 1)
-            system_call(RESTRICT_SELF, order["ruleset"], 0)
-            os.close(order["ruleset"])
-        if order["system_calls"] is not None:
-            forbid(order["system_calls"])
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the warden itself, its first thread, is killed
+            for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE):  # or it might go before all others
+                resource.setrlimit(limit, (0, 0))
+        confine(order, warden)
         code = CANNOT_EXECUTE
         os.execvpe(command[0], command, order["environment"])  # noqa: S606 - never through a shell
     except OSError as error:
         os.write(2, f"{command[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(code)
+
+
+def confine(order: Order, warden: socket.socket | None) -> None:
+    """Enter what Landlock and seccomp enforce."""
+    if order["ruleset"] is not None:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        system_call(RESTRICT_SELF, order["ruleset"], 0)
+        os.close(order["ruleset"])
+    if order["system_calls"] is not None:
+        listener = forbid(order["system_calls"], order["asks"])
+        if warden:
+            import socket
+
+            socket.send_fds(warden, [b"."], [listener])
 
 
 def redirect(stdio: list[int]) -> None:
@@ -141,12 +166,89 @@ def drop_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "cannot drop capabilities")
 
 
-def forbid(system_calls: bytes) -> None:
-    """Put this process, and all that it starts, under a seccomp filter."""
+def forbid(system_calls: bytes, asks: dict[str, int] | None) -> int:
+    """Put this process, and all that it starts, under a seccomp filter; return its listener if it *asks*."""
     memory = ctypes.create_string_buffer(system_calls)
     program = struct.pack("HxxxxxxQ", len(system_calls) // 8, ctypes.addressof(memory))
-    if LIBRARY.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), program, 0, 0):
+    if asks:
+        words = (asks["seccomp"], SET_MODE_FILTER, NEW_LISTENER)
+        result = int(LIBRARY.syscall(*map(ctypes.c_long, words), program))
+    else:
+        result = int(LIBRARY.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), program, 0, 0))
+    if result < 0:
         raise OSError(ctypes.get_errno(), "cannot install the seccomp filter")
+    return result
+
+
+# -- signals within the run, where the kernel lets it signal all of the user's processes ---------------------
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    """Return two sockets, for a run to send its listener to the warden."""
+    import socket  # it takes long to import, and newer kernels need none of this
+
+    return socket.socketpair()
+
+
+def answer_all(ours: socket.socket, kill: int) -> None:
+    """Receive the listener, and answer what the filter asks; a thread that ends with this process."""
+    import socket
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they would interrupt an answer
+    _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
+    while listeners:  # none comes of a run that could not be confined
+        question = bytearray(QUESTION.size)
+        try:
+            fcntl.ioctl(listeners[0], RECEIVE, question)
+            fcntl.ioctl(listeners[0], SEND, answer(question, kill))
+        except OSError:
+            pass  # whoever has asked was killed meanwhile
+
+
+def answer(question: bytearray, kill: int) -> bytes:
+    """Let a process of the run signal itself, and signal another one of the run for it."""
+    identity, thread, call, target, number = QUESTION.unpack(question)
+    if target == status(thread, "Tgid:"):
+        return ANSWER.pack(identity, 0, 0, CONTINUE)
+    refusal = signal_of_run(target, number) if call == kill else errno.EPERM
+    return ANSWER.pack(identity, 0, -refusal, 0)
+
+
+def signal_of_run(target: int, number: int) -> int:
+    """Send a signal to a process of the run, or to those in the group *-target*; return 0 or an error."""
+    result = errno.ESRCH  # for the run there is nobody else
+    for process in [target] if target > 0 else descendants():
+        try:
+            # If the process ends and its number becomes another's, what is sent through this reaches nobody.
+            descriptor = os.pidfd_open(process)
+        except OSError:
+            continue  # it has ended, or is a thread
+        try:
+            if is_of_run(process) and (target > 0 or os.getpgid(process) == -target):
+                signal.pidfd_send_signal(descriptor, number)
+                result = 0
+        except OSError as error:
+            result = error.errno or result
+        finally:
+            os.close(descriptor)
+    return result
+
+
+def is_of_run(process: int) -> bool:
+    """Return whether the warden is among the parents of a process, and theirs."""
+    while process := status(process, "PPid:"):
+        if process == os.getpid():
+            return True
+    return False
+
+
+def status(process: int, name: str) -> int:
+    """Return a number that the kernel tells of a process or a thread, 0 when that has ended."""
+    try:
+        with open(f"/proc/{process}/status", encoding="utf-8", errors="replace") as lines:  # noqa: PTH123
+            return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
+    except OSError:
+        return 0
 
 
 # -- the end ----------------------------------------------------------------------------------------------

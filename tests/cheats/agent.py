@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sysconfig
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ PUBLIC = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run")  # noqa: S108 -
 OURS = ("data", "home", "outside.socket", "project", "proposals", TRACES.name)
 
 began: list[float] = []
+# A second thread, as numpy, an agent at work or another plugin may give pytest.
+threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
 def pytest_autoresearch_propose(briefing: Briefing) -> Proposal | None:

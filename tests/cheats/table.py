@@ -144,6 +144,9 @@ CHEATS = {
     "disguised_daemon": TRUE,
     "two_hundred_children": TRUE,
     "signals": TRUE,
+    "limits_the_scorer": TRUE,
+    "scored_afterwards": TRUE,
+    "kills_by_a_thread": TRUE,
     "keys": TRUE,
     "other_namespaces": TRUE,
     # the reader
@@ -154,6 +157,9 @@ CHEATS = {
 }
 HONEST = sorted(path.stem for path in (HERE / "honest").glob("*.py"))
 IN_FLOAT32 = {"tipping_router"}  # for 16 bits round too far; the scores are a thousandth or two apart
+
+# What is of no use without another one before it.
+AFTER = {"gift_found": "gift_left", "scored_afterwards": "limits_the_scorer"}
 
 # What works where no sandbox is, which shows that these attempts are real ones.
 WITHOUT_SANDBOX = {

@@ -30,6 +30,7 @@ from pytest_autoresearch.measuring import sandbox
 from tests import ordinary_user
 from tests.cheats.campaign import Campaign, Combination, Trial, conduct
 from tests.cheats.table import (
+    AFTER,
     CHEATS,
     HONEST,
     IN_FLOAT32,
@@ -142,10 +143,8 @@ def campaigns(
 
 def scheduled(names: list[str]) -> list[str]:
     """Return the scripts of one campaign, each once."""
-    if "gift_found" in names:
-        names = ["gift_left", *names]
-    known = [*HONEST, *CHEATS]
-    return in_turns([name for name in known if name in set(names)])
+    wanted = {*names, *(AFTER[name] for name in names if name in AFTER)}
+    return in_turns([name for name in (*HONEST, *CHEATS) if name in wanted])
 
 
 @pytest.fixture

@@ -246,6 +246,7 @@ def attempt(what, action):
 SYSTEM_CALLS = {  # on x86_64 and on aarch64
     "add_key": (248, 217),
     "clone": (56, 220),
+    "ioprio_set": (251, 30),
     "io_uring_setup": (425, 425),
     "open_by_handle_at": (304, 265),
     "pidfd_getfd": (438, 438),
@@ -262,6 +263,25 @@ def system_call(name, *arguments):
     number = SYSTEM_CALLS[name][platform.machine() == "aarch64"]
     words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     return called(library.syscall(ctypes.c_long(number), *words))
+
+
+def parent(process):
+    """The process that has started another, as the kernel lists it."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def pytest_itself():
+    """The pytest of this campaign: what has started the warden that has started this run."""
+    return parent(os.getppid())
+
+
+def scorer():
+    """The scorer of this campaign, if it is to be seen."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        process = path.parent.name
+        if b"measuring.scoring" in path.read_bytes() and parent(parent(process)) == pytest_itself():
+            return int(process)
+    raise ProcessLookupError("no scorer is to be seen")
 
 
 def called(answer):
