@@ -40,6 +40,8 @@ class Conditions:
     """What a run may read beside the system and its own folder."""
     hidden: tuple[Path, ...] = ()
     """What it may not read wherever it lies."""
+    copies: tuple[Path, ...] = ()
+    """What of that ``prepare.py`` does not name, and was found by its content."""
     memory_limit: float | None = None
     """MiB that all processes of a run may use together; None is no limit."""
     terms: Terms | None = None

@@ -188,6 +188,7 @@ def test_an_honest_script_is_scored_as_in_process(
 @pytest.mark.parametrize("combination", SANDBOXED, ids=str)
 def test_a_campaign_of_cheats_ends_as_any_other(campaign: Campaign) -> None:
     assert campaign.code == 0, campaign.screen
+    assert "hidden: copies of held-out data, " in campaign.screen
     assert not campaign.changed
     assert not campaign.left
     assert not set("\x1b\x07\x9b\u202e").intersection(campaign.screen)
