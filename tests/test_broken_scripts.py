@@ -15,7 +15,7 @@ SLOW = "import time, sys; sys.stdout.flush(); time.sleep(60)  # "
 @pytest.mark.parametrize(
     ("old", "new", "verdict", "reason"),
     [
-        ("LR = 0.04", "LR = oops", "crashed", "exit code 1: NameError: name 'oops' is not defined"),
+        ("LR = 0.04", "LR = oops", "crashed", "exit code 1: \"NameError: name 'oops' is not defined\""),
         ("LR = 0.04", "LR = 0.04; import os; os.abort()", "crashed", "killed by SIGABRT"),
         ("LR = 0.04", "LR = 0.04; import os; os.kill(os.getpid(), 40)", "crashed", "killed by signal 40"),
         ("LR = 0.04", "LR = 0.04; raise MemoryError('a lot')", "out of memory", "MemoryError: a lot"),
@@ -57,10 +57,10 @@ SLOW = "import time, sys; sys.stdout.flush(); time.sleep(60)  # "
         ),
         ("LR = 0.04", "LR = 0.04; raise ValueError('out of memory')", "crashed", "ValueError: out of"),
         (PRINT, 'print(f"loss:', "crashed", "no line 'val_bpb: NUMBER' in its output"),
-        (PRINT, 'print("val_bpb: nan") #', "crashed", "val_bpb is nan"),
-        (PRINT, 'print("val_bpb: -inf") #', "crashed", "val_bpb is -inf"),
-        (PRINT, 'print("val_bpb: good") #', "crashed", "val_bpb is good"),
-        (PRINT, 'print("val_bpb: -1e308") #', "crashed", "val_bpb is -1e308"),
+        (PRINT, 'print("val_bpb: nan") #', "crashed", 'val_bpb is "nan"'),
+        (PRINT, 'print("val_bpb: -inf") #', "crashed", 'val_bpb is "-inf"'),
+        (PRINT, 'print("val_bpb: good") #', "crashed", 'val_bpb is "good"'),
+        (PRINT, 'print("val_bpb: -1e308") #', "crashed", 'val_bpb is "-1e308"'),
         (PRINT, "import time; time.sleep(60) #", "timeout", "still running after 2 s, its limit"),
         ("LR = 0.04", "LR = (", "refused", "line 3: '(' was never closed"),
         ("LR = 0.04", "LR = 0.04; assert LR > 1", "refused", "LR > 1"),
@@ -103,7 +103,7 @@ def test_a_broken_working_tree_is_a_compact_failure(project: Project) -> None:
     project.research("--autoresearch-trials=0").exits(0)
     project.script.write_text(SCRIPT.replace("0.04", "0.04 / 0"))
     session = project.pytest("experiment/train.py").exits(1)
-    session.shows("exit code 1: ZeroDivisionError: float division by zero", "LR = 0.04 / 0")
+    session.shows('exit code 1: "ZeroDivisionError: float division by zero"', "  > LR = 0.04 / 0")
     session.hides("measuring/run.py")
 
 

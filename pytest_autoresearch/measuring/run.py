@@ -20,6 +20,7 @@ from pytest_autoresearch.measuring.handover import Handover, Terms, Thorough
 from pytest_autoresearch.measuring.measurement import Measurement, is_score, possible
 from pytest_autoresearch.measuring.output import Crashed, OnLine, Output, check_memory, follow
 from pytest_autoresearch.measuring.wire import VARIABLE, Wire
+from pytest_autoresearch.oneline import MARK, quoted
 
 # What a run inherits: enough to find its interpreter, its accelerator and its language, and no key.
 INHERITED = re.compile(
@@ -143,7 +144,9 @@ def _blameless() -> Iterator[None]:
         said = next((line for line in error.tail if NO_ROOM.search(line)), None)
         if said is None or not is_full(folder):
             raise
-        raise Unwritable(FULL, f"a run failed in {str(folder)!r}: {said.strip()}") from error
+        raise Unwritable(
+            FULL, f"a run failed in {str(folder)!r}: {quoted(said.removeprefix(MARK))}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -197,7 +200,7 @@ def _printed(output: Output, metric: str) -> float:
         raise Crashed(f"no line '{metric}: NUMBER' in its output", output.tail)
     score = _number(output, metric)
     if not is_score(score):
-        raise Crashed(f"{metric} is {text[:40]}", output.tail)
+        raise Crashed(f"{metric} is {quoted(text, 42)}", output.tail)
     return score
 
 
