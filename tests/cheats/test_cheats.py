@@ -28,7 +28,7 @@ import pytest
 
 from pytest_autoresearch.measuring import sandbox
 from tests import ordinary_user
-from tests.cheats.campaign import Campaign, Combination, Trial, conduct
+from tests.cheats.campaign import PLACE, Campaign, Combination, Trial, conduct
 from tests.cheats.table import (
     CHEATS,
     HONEST,
@@ -47,7 +47,6 @@ SANDBOXED = [
     Combination(enforcer, user) for enforcer in ("bwrap", "landlock") for user in ("own", "ordinary")
 ]
 LONGEST = 20  # seconds that a cheat may take, even if it stays after it was refused
-PLACE = Path("/var/tmp")  # noqa: S108 - not /tmp, in place of which a run may have one of its own
 BARE = Combination("none", "own")
 
 
