@@ -14,7 +14,7 @@ import pytest
 
 from pytest_autoresearch.measuring import copies as copies_of
 from pytest_autoresearch.measuring import sandbox
-from pytest_autoresearch.measuring.copies import SMALLEST, SNIFFED
+from pytest_autoresearch.measuring.copies import CROWD, SMALLEST, SNIFFED
 
 TEXT = random.Random(1).randbytes(3 * SMALLEST)
 OTHER = random.Random(2).randbytes(3 * SMALLEST)
@@ -145,6 +145,15 @@ def test_a_folder_of_nothing_but_copies_is_hidden_as_one(library: Path) -> None:
     put(library / "site-packages" / "other" / "module.py", OTHER)
     put(library / "mixed" / "module.py", OTHER)
     assert found(library) == {"site-packages/corpus", *(f"mixed/{number}.txt" for number in range(40))}
+
+
+def test_a_crowd_of_copies_is_hidden_with_its_neighbours(library: Path) -> None:
+    for number in range(CROWD + 1):
+        text = random.Random(number).randbytes(2 * SMALLEST)
+        put(library.parent / "held-out" / str(number), text)
+        put(library / "mixed" / str(number), text)
+    put(library / "mixed" / "index", OTHER)
+    assert found(library) == {"mixed"}
 
 
 def test_odd_things_on_the_way_do_no_harm(library: Path) -> None:

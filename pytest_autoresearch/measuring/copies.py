@@ -27,6 +27,7 @@ SNIFFED = 1 << 18  # bytes from which on a file of any name may be a zip: pip's 
 ZIP_BEGINS = b"PK\x03\x04"
 TARS = (".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz")
 LARGEST_TAR = 1 << 26  # bytes; going through a larger one takes seconds, so nobody looks
+CROWD = 100  # copies side by side; where there are more, what else lies there belongs to the data
 KERNEL = Path("/sys")  # its files are no data, and not of the size that they say
 
 
@@ -137,17 +138,19 @@ def _holds_copy(file: IO[bytes], originals: _Originals) -> bool:
 
 
 def _fewest(found: Collection[str], roots: Collection[str]) -> list[Path]:
-    """Return *found*, with a folder in place of what lies in it if all that is not tiny there are copies.
+    """Return *found*, with a folder in place of what lies in it if that is a crowd, or all but tiny files.
 
-    Each path costs every run a mount, or a rule for each of its neighbours.
+    Each path costs every run a mount, or a rule for each of its neighbours; bubblewrap takes 3,000 at most.
     """
+    beside = Counter(map(os.path.dirname, found))
     above = {path: itertools.takewhile(lambda folder: folder not in roots, _above(path)) for path in found}
     counts = Counter(itertools.chain.from_iterable(above.values()))
     full: set[str] = set()
     for folder in sorted(counts):  # an outer one comes before those in it
         if full.isdisjoint(_above(folder)):
             sizeable = (path for path, size in _files([folder], ()) if size >= SMALLEST)
-            if len(list(itertools.islice(sizeable, counts[folder] + 1))) <= counts[folder]:
+            are_all = len(list(itertools.islice(sizeable, counts[folder] + 1))) <= counts[folder]
+            if are_all or beside[folder] > CROWD:
                 full.add(folder)
     alone = [path for path in found if full.isdisjoint(_above(path))]
     return [Path(path) for path in sorted([*full, *alone])]
