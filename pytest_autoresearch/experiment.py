@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_autoresearch import baseline
+from pytest_autoresearch import baseline, scratch
 from pytest_autoresearch.measuring import data
 from pytest_autoresearch.measuring.clock import kind_of
+from pytest_autoresearch.measuring.copies import copies
 from pytest_autoresearch.measuring.data import Data
 from pytest_autoresearch.measuring.handover import Terms, Thorough
 from pytest_autoresearch.measuring.measurement import Measurement, Trust
 from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.output import OnLine
 from pytest_autoresearch.measuring.run import Conditions, execute, fresh_directory, inherited, measure
+from pytest_autoresearch.measuring.sandbox import Policy
 from pytest_autoresearch.measuring.scorer import Scorer
 from pytest_autoresearch.repository import Repository, Unusable
 
@@ -165,6 +167,7 @@ def _describe(fixed: str, settings: Settings, on_line: OnLine) -> dict[str, str]
 
 def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], files: Data) -> Conditions:
     enforcer = settings.enforcer
+    hidden, found = (*files.validation, *files.training), list[Path]()
     terms = None
     if files.validation:
         if settings.direction == "maximize":  # what looking ahead brings is added to a score
@@ -180,12 +183,16 @@ def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], fi
             fixed, (*files.validation, *files.shared), enforcer, environment, SCORING + 2 * budget
         )
         terms = Terms(files, scorer, budget, kind_of(described.get("clock")))
+        if enforcer != "none":
+            with scratch.folder("copies") as folder:
+                found = copies(Policy(folder, files.shared, hidden))
     return Conditions(
         metric=settings.metric,
         time_budget=settings.time_budget,
         enforcer=enforcer,
         memory_limit=settings.memory_limit,
         readable=files.shared,
-        hidden=(*files.validation, *files.training),
+        hidden=(*hidden, *found),
+        copies=tuple(found),
         terms=terms,
     )

@@ -124,7 +124,7 @@ class ExperimentItem(pytest.Item):
         limit, curve = self.limit or self.experiment.limit, Curve()
 
         def follow(line: str) -> None:
-            live.update(line)
+            live.quote(line)
             curve.add(line)
             watch(curve)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.project import SCRIPT, Project
@@ -13,7 +15,7 @@ SLOW = "import time, sys; sys.stdout.flush(); time.sleep(60)  # "
 @pytest.mark.parametrize(
     ("old", "new", "verdict", "reason"),
     [
-        ("LR = 0.04", "LR = oops", "crashed", "exit code 1: NameError: name 'oops' is not defined"),
+        ("LR = 0.04", "LR = oops", "crashed", "exit code 1: \"NameError: name 'oops' is not defined\""),
         ("LR = 0.04", "LR = 0.04; import os; os.abort()", "crashed", "killed by SIGABRT"),
         ("LR = 0.04", "LR = 0.04; import os; os.kill(os.getpid(), 40)", "crashed", "killed by signal 40"),
         ("LR = 0.04", "LR = 0.04; raise MemoryError('a lot')", "out of memory", "MemoryError: a lot"),
@@ -55,9 +57,10 @@ SLOW = "import time, sys; sys.stdout.flush(); time.sleep(60)  # "
         ),
         ("LR = 0.04", "LR = 0.04; raise ValueError('out of memory')", "crashed", "ValueError: out of"),
         (PRINT, 'print(f"loss:', "crashed", "no line 'val_bpb: NUMBER' in its output"),
-        (PRINT, 'print("val_bpb: nan") #', "crashed", "val_bpb is nan"),
-        (PRINT, 'print("val_bpb: -inf") #', "crashed", "val_bpb is -inf"),
-        (PRINT, 'print("val_bpb: good") #', "crashed", "val_bpb is good"),
+        (PRINT, 'print("val_bpb: nan") #', "crashed", 'val_bpb is "nan"'),
+        (PRINT, 'print("val_bpb: -inf") #', "crashed", 'val_bpb is "-inf"'),
+        (PRINT, 'print("val_bpb: good") #', "crashed", 'val_bpb is "good"'),
+        (PRINT, 'print("val_bpb: -1e308") #', "crashed", 'val_bpb is "-1e308"'),
         (PRINT, "import time; time.sleep(60) #", "timeout", "still running after 2 s, its limit"),
         ("LR = 0.04", "LR = (", "refused", "line 3: '(' was never closed"),
         ("LR = 0.04", "LR = 0.04; assert LR > 1", "refused", "LR > 1"),
@@ -79,6 +82,7 @@ SLOW = "import time, sys; sys.stdout.flush(); time.sleep(60)  # "
         "nan",
         "infinite",
         "word",
+        "too large",
         "hang",
         "syntax",
         "assert",
@@ -99,7 +103,7 @@ def test_a_broken_working_tree_is_a_compact_failure(project: Project) -> None:
     project.research("--autoresearch-trials=0").exits(0)
     project.script.write_text(SCRIPT.replace("0.04", "0.04 / 0"))
     session = project.pytest("experiment/train.py").exits(1)
-    session.shows("exit code 1: ZeroDivisionError: float division by zero", "LR = 0.04 / 0")
+    session.shows('exit code 1: "ZeroDivisionError: float division by zero"', "  > LR = 0.04 / 0")
     session.hides("measuring/run.py")
 
 
@@ -116,12 +120,31 @@ def test_what_a_script_prints_does_not_reach_the_terminal_raw(project: Project) 
     session.shows("CRASHED").hides("\x1b[2J", "\x07", "\u202e")
 
 
+FIGURES = ("num_steps", "total_tokens_M", "peak_vram_mb", "training_seconds")
+ODD = ("nan", "inf", "much", "1e308", "-1", "-1e308", "9e99", "1e16")
+
+
 def test_odd_figures_beside_the_score_do_no_harm(project: Project) -> None:
-    odd = "LR = 0.05\nprint('---\\nnum_steps: nan\\ntotal_tokens_M: inf\\npeak_vram_mb: much')\n"
-    project.proposes(("LR = 0.04", odd)).research().exits(0).decides("kept")
-    [run] = project.ledger()[0]["measurements"]
-    assert "steps" not in run
-    assert "tokens" not in run
+    edits = []
+    for number, odd in enumerate(ODD, 1):
+        printed = "".join(f"\\n{name}: {odd}" for name in FIGURES)
+        edits.append((PRINT, f"print(f'---\\nval_bpb: {number}{printed}')\nraise SystemExit #"))
+    project.proposes(*edits)
+    session = project.research("--junitxml=report.xml").exits(0).decides(*["discarded"] * len(ODD))
+    for entry in project.ledger():
+        [run] = entry["measurements"]
+        assert not {"steps", "tokens", "memory_mb", "training_seconds"} & run.keys()
+    messages = project.git("log", "--no-walk", "--format=%B", "--glob=refs/autoresearch/t/000*")
+    for text in (session.screen, messages, (project.path / "report.xml").read_text()):
+        assert not re.search(r"\d{30}|Infinity|NaN", text)
+
+
+def test_a_large_score_is_shown_in_short(project: Project) -> None:
+    project.proposes((PRINT, "print(f'val_bpb: -1e95') #"))
+    session = project.research().exits(0).decides("kept").shows("KEPT (-1.0000e+95, -1.0000e+95 ±")
+    session.shows("1.0000e+95 ±").hides("0" * 20)
+    assert project.ledger()[0]["measurements"][0]["score"] == -1e95
+    assert "Val-Bpb: -1e+95\n" in project.message("refs/autoresearch/t/0001")
 
 
 def test_a_script_that_closes_its_output_and_lives_on_is_ended(project: Project) -> None:

@@ -261,7 +261,7 @@ def test_a_tool_that_fails_is_told_and_can_be_mended(
     ("source", "told"),
     [
         ("LR = = 1\n", "not submitted: line 1: invalid syntax"),
-        (SCRIPT.replace("64", "63"), "BATCH % 2 == 0 does not hold"),
+        (SCRIPT.replace("64", "63"), '"BATCH % 2 == 0" does not hold'),
         (SCRIPT + "# a comment\n", "no experiment: only layout and comments changed"),
         (SCRIPT + "x" * 300_000, "262144 are allowed"),
         ("LR = '\0'\n", "a NUL byte"),

@@ -199,7 +199,7 @@ describe("LR up")
 """)
     session = bench.project.research(f"--autoresearch-agent={program}", "--autoresearch-trials=1")
     session.exits(0).decides("discarded").leaves_clean()
-    assert bench.project.ledger()[0]["crashes"] == ["exit code 1: OSError: no luck"]
+    assert bench.project.ledger()[0]["crashes"] == ['exit code 1: "OSError: no luck"']
 
 
 def test_a_change_elsewhere_is_refused_and_the_next_agent_asked(bench: Bench) -> None:

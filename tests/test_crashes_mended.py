@@ -42,19 +42,21 @@ def test_a_crash_that_is_mended_is_judged_as_any_other(project: Project) -> None
     [entry] = project.ledger()
     assert entry["description"] == "LR = 0.05"
     assert entry["reason"] == "0.9700, -0.0100 ± 0.0000 after 1 run (mended 1 time)"
-    assert entry["crashes"] == ["exit code 1: NameError: name 'oops' is not defined"]
+    assert entry["crashes"] == ["exit code 1: \"NameError: name 'oops' is not defined\""]
     assert entry["usage"] == {"calls": 2, "cost": 0.5}
-    assert "Crash: exit code 1: NameError" in project.message("refs/autoresearch/t/0001")
+    assert 'Crash: exit code 1: "NameError' in project.message("refs/autoresearch/t/0001")
     told = (project.path / "told").read_text()
-    assert told.startswith("0 exit code 1: NameError: name 'oops' is not defined | [\"NameError: name 'oops'")
+    assert told.startswith(
+        "0 exit code 1: \"NameError: name 'oops' is not defined\" | [\"NameError: name 'oops'"
+    )
 
 
 def test_it_is_given_up_after_three_tries(project: Project) -> None:
     project = agent(project, *(f"LR = oops{number}" for number in range(6)))
     session = project.research("--autoresearch-trials=1").exits(0).decides("crashed")
-    session.shows("CRASHED (exit code 1: NameError: name 'oops3' is not defined (mended 3 times))")
+    session.shows("CRASHED (exit code 1: \"NameError: name 'oops3' is not defined\" (mended 3 times))")
     [entry] = project.ledger()
-    assert [crash[-22:] for crash in entry["crashes"]] == [f"'oops{n}' is not defined" for n in range(3)]
+    assert [crash[-23:] for crash in entry["crashes"]] == [f"'oops{n}' is not defined\"" for n in range(3)]
 
 
 def test_what_is_mended_into_something_worthless_is_mended_again(project: Project) -> None:
@@ -68,8 +70,8 @@ def test_what_is_mended_into_something_worthless_is_mended_again(project: Projec
 def test_memory_is_told_by_its_own_word(project: Project) -> None:
     project = agent(project, "LR = 0.04; raise MemoryError")
     session = project.research("--autoresearch-trials=1").exits(0).decides("out of memory")
-    session.shows("OUT OF MEMORY (exit code 1: MemoryError)", "1 out of memory")
-    assert (project.path / "told").read_text().startswith("0 exit code 1: MemoryError")
+    session.shows('OUT OF MEMORY (exit code 1: "MemoryError")', "1 out of memory")
+    assert (project.path / "told").read_text().startswith('0 exit code 1: "MemoryError"')
     assert project.rows()[2][3] == "crash"
 
 
@@ -89,7 +91,7 @@ def test_nobody_has_to_mend(project: Project) -> None:
 )
 def test_a_fix_that_fails_gives_up_the_trial_alone(project: Project, fix: str, reason: str) -> None:
     session = agent(project, "LR = oops", "LR = 0.05", fix=fix).research("--autoresearch-trials=2").exits(0)
-    session.decides("crashed", "kept").shows(f"is not defined ({reason}))", "KEPT")
+    session.decides("crashed", "kept").shows(f'is not defined" ({reason}))', "KEPT")
 
 
 def test_a_crash_in_a_repeated_run_is_not_mended(pytester: pytest.Pytester) -> None:

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import unicodedata
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -29,7 +30,16 @@ from pytest_autoresearch.agents.edits import Refused, check
 from pytest_autoresearch.items import Compact, ExperimentItem, NotKept, Undecided
 from pytest_autoresearch.ledger import Entry, Ledger, Verdict
 from pytest_autoresearch.measuring.measurement import Measurement
-from pytest_autoresearch.measuring.output import Crashed, Output, RunFailed, ScoreRefused, TimedOut
+from pytest_autoresearch.measuring.output import (
+    Crashed,
+    OutOfMemory,
+    Output,
+    RunFailed,
+    ScoreRefused,
+    TimedOut,
+    _exit_reason,
+)
+from pytest_autoresearch.measuring.run import _printed
 from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.reporting.live import fit
 from pytest_autoresearch.reporting.results import Results, baseline_row, trial_row
@@ -243,6 +253,26 @@ def test_a_failure_is_a_headline_with_a_line_for_each_of_its_tail(
     assert len(lines) == len(getattr(error, "tail", ()))
     assert all(map(is_tame, [headline, *lines, compact.reprcrash.message]))
     assert str(compact) == "\n".join([headline, *lines])
+
+
+def reasons(text: str) -> list[tuple[str, str]]:
+    """Return each reason that has something of a script's in it, and the harness's own words of it."""
+    with pytest.raises(Crashed) as printed:
+        _printed(Output({"val_bpb": f"no number {text}"}), "val_bpb")
+    source = "assert 1 > 2 and " + ascii(text)
+    return [
+        (str(Crashed(_exit_reason(1, deque([text])), ())), 'exit code 1: ""'),
+        (str(OutOfMemory(_exit_reason(-9, deque([text])), ())), 'killed by SIGKILL: ""'),
+        (str(printed.value), 'val_bpb is ""'),
+        (str(refused(source)), '"" does not hold'),
+    ]
+
+
+@calm
+@given(hostile)
+def test_what_a_script_says_is_a_quotation_that_it_cannot_end(text: str) -> None:
+    for reason, words in reasons(text):
+        assert re.sub('"[^"]*"', '""', reason, count=1) == words
 
 
 @calm
@@ -476,6 +506,8 @@ def test_a_campaign_of_hostile_texts_is_as_any_other(project: Project) -> None:
     for entry in entries:
         texts = [entry[key] for key in ("description", "reason", "hypothesis", "agent")]
         assert all(map(is_tame, [*texts, *entry["passed"], *entry["crashes"]]))
+        if entry["verdict"] == "crashed":
+            assert re.match(r'(exit code 1: |val_bpb is )"[^"]*"( \(no fix: |$)', entry["reason"])
 
     numbers = [f"refs/autoresearch/t/{number:04d}" for number in range(len(entries) + 1)]
     refs = project.git("for-each-ref", "--format=%(refname)").splitlines()

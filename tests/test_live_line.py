@@ -72,7 +72,7 @@ def test_it_is_redrawn_in_place_and_gone_at_the_end(
     )
     assert code == 0, screen
     assert len(set(live)) >= 3
-    assert [line for line in live if not line.startswith("  step 0000") or len(line) >= columns] == []
+    assert [line for line in live if not line.startswith("  > step 0000") or len(line) >= columns] == []
     assert any("tok/sec" in line for line in live) == (columns == 80)
     assert not any("step 0000" in line for line in screen)
     [line] = [line for line in screen if "::baseline" in line]
@@ -96,7 +96,7 @@ def test_a_log_has_a_line_now_and_then(pytester: pytest.Pytester) -> None:
         conftest_py="from pytest_autoresearch.reporting import live\n\nlive.HEARTBEAT = 0.2\n"
     ).commit()
     session = project.research("--autoresearch-trials=0", "--autoresearch-agent=tuner").exits(0).hides("\x1b")
-    assert session.screen.count("\n  baseline: step 0000") >= 3, session.screen
+    assert session.screen.count("\n  baseline: > step 0000") >= 3, session.screen
 
 
 def test_fields_are_dropped_from_the_right() -> None:

@@ -126,7 +126,7 @@ def test_runs_before_a_failure_are_kept_with_the_trial(noisy: Project) -> None:
     fails = f"LR = 0.27\n{counted}if before: raise SystemExit('out of luck')"
     (noisy.path / ".gitignore").write_text("__pycache__/\ncount\n")
     session = noisy.proposes(("LR = 0.30", fails)).research(STRICT, NO_SANDBOX).exits(0)
-    session.decides("crashed").shows("CRASHED (exit code 1: out of luck)")
+    session.decides("crashed").shows('CRASHED (exit code 1: "out of luck")')
     [run] = noisy.ledger()[0]["measurements"]
     assert run["score"] == pytest.approx(1.17)
     assert noisy.rows()[2][1:4] == ["0.000000", "0.0", "crash"]

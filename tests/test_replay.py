@@ -28,7 +28,7 @@ def test_trials_of_every_kind_are_measured_again(tried: Project) -> None:
     kept.shows("experiment/train.py::replay[t/0001] PASSED (0.9700; kept then, 0.9700, -0.0100")
     replay("--autoresearch-replay=t/2").exits(0).shows("replay[t/0002] PASSED (1.0600; discarded then, 1.06")
     crashed = replay("--autoresearch-replay=t/0003").exits(0)
-    crashed.shows("PASSED (exit code 1: it went wrong; crashed then, exit code 1: it went wrong")
+    crashed.shows('PASSED (exit code 1: "it went wrong"; crashed then, exit code 1: "it went wrong"')
     replay("--autoresearch-replay=t/0004").exits(0).shows("refused then")
     assert (tried.git("for-each-ref"), tried.git("status", "--porcelain", "--untracked-files=no")) == before
 

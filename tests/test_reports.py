@@ -64,7 +64,7 @@ def test_prepare_says_what_it_does(project: Project) -> None:
 def test_a_prepare_that_fails_is_one_line(project: Project) -> None:
     project.script.with_name("prepare.py").write_text("raise SystemExit('the data is gone')\n")
     session = project.commit().research().exits(1)
-    session.shows("prepare.py failed, exit code 1: the data is gone").hides("Traceback", "::baseline P")
+    session.shows('prepare.py failed, exit code 1: "the data is gone"').hides("Traceback", "::baseline P")
 
 
 def test_a_run_inherits_no_key(project: Project) -> None:
@@ -84,4 +84,4 @@ def test_a_narrow_screen_has_the_whole_reason(project: Project) -> None:
     session = project.proposes(("LR = 0.04", "raise ValueError('of a rather long kind')")).research(
         COLUMNS="60"
     )
-    session.shows("CRASHED (exit code 1: ValueError: of a rather long kind)")
+    session.shows('CRASHED (exit code 1: "ValueError: of a rather long kind")')

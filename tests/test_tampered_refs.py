@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from pytest_autoresearch.measuring.measurement import Measurement
 from tests.project import Project
 
 ALONE = ("--autoresearch-sandbox=none",)
@@ -142,3 +143,12 @@ def test_a_log_of_another_name_is_left_alone(campaign: Project) -> None:
     campaign.git("update-ref", "refs/autoresearch/t/log/notes", blob)
     campaign.research(*ALONE, "--autoresearch-trials=0").exits(0)
     assert campaign.git("rev-parse", "refs/autoresearch/t/log/notes") == blob
+
+
+def test_stored_figures_that_cannot_be_are_ignored() -> None:
+    known = {"score": 1.5, "seed": 1, "wall_seconds": 1.0}
+    odd = {"memory_mb": 1e308, "steps": -1, "tokens": "many", "training_seconds": float("nan")}
+    assert Measurement.from_json({**known, **odd}) == Measurement(**known)
+    for score in (float("nan"), float("inf"), -1e308, 10**400, "1.5", None):
+        with pytest.raises(ValueError, match="is no score"):
+            Measurement.from_json({**known, "score": score})

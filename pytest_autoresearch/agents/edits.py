@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from pytest_autoresearch.agents import constants
-from pytest_autoresearch.oneline import one_line
+from pytest_autoresearch.oneline import one_line, quoted
 
 LARGEST = 256 * 1024
 """The size of a script beyond which it is refused, in bytes."""
@@ -58,7 +58,7 @@ def check(source: str, incumbent: str, device: str, fixed: str) -> None:
         msg = "nothing was changed"
         raise Refused(msg)
     if broken := constants.broken_assert(source, device, fixed):
-        msg = f"{one_line(broken)} does not hold"
+        msg = f"{quoted(broken)} does not hold"
         raise Refused(msg)
 
 

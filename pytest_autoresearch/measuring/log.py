@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +14,9 @@ EXCERPT = 1 << 17  # bytes of a trial's runs together that are worth keeping for
 
 
 class Log:
-    """A file to which a run's output is appended; the end of a long one is written when it is closed.
+    """A file to which a run's output is appended, and is there at once: whoever writes it may be killed.
+
+    Of a long output the middle is left out, as it comes.
 
     Raises:
         disk.Unwritable: it cannot be written, now or later.
@@ -25,10 +26,11 @@ class Log:
         self._path = path
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-        self._room = HEAD
-        self._tail: deque[bytes] = deque()
-        self._held = self._dropped = 0  # bytes
+            path.touch()
+            self._file = path.open("r+b")
+            self._gap = self._file.seek(0, os.SEEK_END) + HEAD  # where the middle would be
+        self._mark = b""  # stands there for what is left out
+        self._dropped = 0  # bytes
 
     def __enter__(self) -> Self:
         return self
@@ -41,30 +43,31 @@ class Log:
     def write(self, chunk: bytes) -> None:
         """Take more output in."""
         with writing(self._path):
-            self._file.write(chunk[: self._room])
-        rest, self._room = chunk[self._room :], max(self._room - len(chunk), 0)
-        if rest:
-            self._tail.append(rest)
-            self._held += len(rest)
-        while self._tail and self._held - len(self._tail[0]) >= TAIL:
-            self._drop(len(self._tail[0]))
+            self._file.write(chunk)
+            if self._excess() > TAIL:  # not for every chunk: each time the end is written anew
+                self._shorten()
+            self._file.flush()
 
     def close(self) -> None:
-        """Write the end."""
+        """Leave out what there is too much of."""
         with writing(self._path), self._file:
-            if self._held > TAIL:
-                self._drop(self._held - TAIL)
-            if self._dropped:
-                self._file.write(left_out(self._dropped))
-            self._file.writelines(self._tail)
+            if self._excess() > 0:
+                self._shorten()
 
-    def _drop(self, count: int) -> None:
-        """Forget the first *count* bytes that are held."""
-        first = self._tail.popleft()
-        if len(first) > count:
-            self._tail.appendleft(first[count:])
-        self._held -= count
-        self._dropped += count
+    def _excess(self) -> int:
+        """Return how many bytes there are beyond the beginning and the end that are kept."""
+        return self._file.tell() - self._gap - len(self._mark) - TAIL
+
+    def _shorten(self) -> None:
+        """Keep the beginning and the end. The file ends with the latest output at every moment of this."""
+        self._dropped += self._excess()
+        self._mark = left_out(self._dropped)
+        self._file.seek(-TAIL, os.SEEK_END)
+        end = self._file.read()
+        self._file.seek(self._gap)
+        self._file.write(self._mark + end)
+        self._file.flush()
+        self._file.truncate()
 
 
 def excerpt(path: Path) -> bytes:

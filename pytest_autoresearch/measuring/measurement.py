@@ -10,9 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pytest_autoresearch.measuring.needs import Needs
+from pytest_autoresearch.oneline import one_line
 
 Trust = Literal["sealed", "reported"]
 """Who computed the score: the harness, from a sealed model, or the script, which reports it."""
+
+LARGEST_SCORE = 1e100  # on either side of 0; the square of a larger one may be no float, and noise is squares
+# A run may print any number. More than this no machine has, and no run takes.
+MOST = {"training_seconds": 1e9, "memory_mb": 1e9, "tokens": 1e18, "steps": 1e15}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Measurement:
     """The score of one run, and what it took to get it."""
 
     score: float
-    """The metric, finite: for ``val_bpb`` bits per byte of held-out text."""
+    """The metric, at most :data:`LARGEST_SCORE`: for ``val_bpb`` bits per byte of held-out text."""
     seed: int
     """The seed that the harness gave the run."""
     wall_seconds: float
@@ -81,16 +86,17 @@ class Measurement:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Rebuild what :meth:`to_json` gave; fields of a later version are ignored.
+        """Rebuild what :meth:`to_json` gave; fields of a later version, and what cannot be, are ignored.
 
         Raises:
             ValueError: the score is none, or the needs are not complete.
         """
         values = {key: value for key, value in document.items() if key in FIELDS}
         score = values.get("score")
-        if not isinstance(score, int | float) or not math.isfinite(score):
-            msg = f"{score!r} is no score"
+        if not is_score(score):
+            msg = f"{one_line(repr(score), 40)} is no score"
             raise ValueError(msg)
+        values |= {name: possible(name, values.get(name)) for name in MOST}
         values["curve"] = tuple(values.get("curve", ()))
         if "needs" in values:
             values["needs"] = Needs.from_json(values["needs"])
@@ -106,11 +112,25 @@ def mean_score(measurements: Iterable[Measurement]) -> float:
     return statistics.fmean(run.score for run in measurements)
 
 
+def is_score(value: object) -> bool:
+    """Tell whether *value* is a number that can be a score: not NaN, nor beyond :data:`LARGEST_SCORE`."""
+    return isinstance(value, int | float) and abs(value) <= LARGEST_SCORE
+
+
+def possible(name: str, value: Any) -> Any:
+    """Return *value* if it is a number that the field *name* of a measurement can have, else None."""
+    return value if isinstance(value, int | float) and 0 <= value <= MOST[name] else None
+
+
 def figure(value: float, sign: str = "") -> str:
-    """Return *value* for a person: four decimals, or an exponent where they would hide it."""
+    """Return *value* for a person: four decimals, or an exponent where it is too small or too large."""
+    if abs(value) >= 1e9:
+        return f"{value:{sign}.4e}"
     return f"{value:{sign}.4f}" if value == 0 or abs(value) >= 5e-5 else f"{value:{sign}.1e}"
 
 
 def exact(value: float) -> str:
-    """Return *value* for a record: six decimals, as scripts print, or six digits of a smaller one."""
+    """Return *value* for a record: six decimals, as scripts print, or digits if it is small or large."""
+    if abs(value) >= 1e9:
+        return f"{value:.16g}"
     return f"{value:.6f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.6g}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from pytest_autoresearch.measuring.handover import Handover, Over
 from pytest_autoresearch.measuring.log import Log
 from pytest_autoresearch.measuring.sandbox import Guarded
-from pytest_autoresearch.oneline import one_line
+from pytest_autoresearch.oneline import MARK, one_line, quoted
 
 TAIL_LINES = 20  # of the output, quoted when a run crashes
 LONGEST_LINE = 1 << 16  # bytes; a run may print anything
@@ -38,11 +38,11 @@ OnLine = Callable[[str], None]
 
 
 class RunFailed(Exception):
-    """A run gave no score; *tail* is the end of its output."""
+    """A run gave no score; *tail* is the end of its output, each line with a mark that says so."""
 
     def __init__(self, reason: str, tail: Iterable[str]) -> None:
         super().__init__(one_line(reason, 300))
-        self.tail = [one_line(line) for line in tail]
+        self.tail = [MARK + one_line(line) for line in tail]
 
 
 class Crashed(RunFailed):
@@ -196,4 +196,4 @@ def _exit_reason(code: int, tail: deque[str]) -> str:
     # Not every signal has a name of its own: real-time ones are numbers.
     names = {number.value: number.name for number in signal.Signals}
     how = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exit code {code}"
-    return f"{how}: {tail[-1].strip()}" if tail else how
+    return f"{how}: {quoted(tail[-1])}" if tail else how

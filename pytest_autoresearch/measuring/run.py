@@ -17,10 +17,11 @@ from pytest_autoresearch import scratch
 from pytest_autoresearch.disk import FULL, NO_ROOM, Unwritable, is_full, writing
 from pytest_autoresearch.measuring import sandbox
 from pytest_autoresearch.measuring.handover import Handover, Terms, Thorough
-from pytest_autoresearch.measuring.measurement import Measurement
+from pytest_autoresearch.measuring.measurement import Measurement, is_score, possible
 from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.output import Crashed, OnLine, Output, check_memory, follow
 from pytest_autoresearch.measuring.wire import VARIABLE, Wire
+from pytest_autoresearch.oneline import MARK, quoted
 
 # What a run inherits: enough to find its interpreter, its accelerator and its language, and no key.
 INHERITED = re.compile(
@@ -41,6 +42,8 @@ class Conditions:
     """What a run may read beside the system and its own folder."""
     hidden: tuple[Path, ...] = ()
     """What it may not read wherever it lies."""
+    copies: tuple[Path, ...] = ()
+    """What of that ``prepare.py`` does not name, and was found by its content."""
     memory_limit: float | None = None
     """MiB that all processes of a run may use together; None is no limit."""
     terms: Terms | None = None
@@ -144,7 +147,9 @@ def _blameless() -> Iterator[None]:
         said = next((line for line in error.tail if NO_ROOM.search(line)), None)
         if said is None or not is_full(folder):
             raise
-        raise Unwritable(FULL, f"a run failed in {str(folder)!r}: {said.strip()}") from error
+        raise Unwritable(
+            FULL, f"a run failed in {str(folder)!r}: {quoted(said.removeprefix(MARK))}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -173,12 +178,11 @@ def _measurement(
     score = _printed(output, conditions.metric) if handover is None else handover.score
     if score is None:
         raise Crashed("it ended without handing in a model", output.tail)
-    memory = _number(output.values.get("peak_vram_mb"))
+    memory = possible("memory_mb", _number(output, "peak_vram_mb"))
     if memory is not None and conditions.memory_limit is not None:  # of an accelerator it alone can tell
         check_memory(memory, conditions.memory_limit, output.tail)
-    tokens = _number(output.values.get("total_tokens_M"))
-    steps = _number(output.values.get("num_steps"))
-    said = _number(output.values.get("training_seconds"))
+    steps = possible("steps", _number(output, "num_steps"))
+    said = possible("training_seconds", _number(output, "training_seconds"))
     return Measurement(
         score=score,
         claim=None if handover is None else handover.claim,
@@ -187,7 +191,7 @@ def _measurement(
         wall_seconds=round(wall_seconds, 1),
         training_seconds=said if handover is None else handover.training_seconds,
         memory_mb=memory,
-        tokens=None if tokens is None else tokens * 1e6,
+        tokens=possible("tokens", 1e6 * _number(output, "total_tokens_M")),
         steps=None if steps is None else int(steps),
         trust="reported" if handover is None else "sealed",
         sandbox=conditions.enforcer,
@@ -198,16 +202,15 @@ def _printed(output: Output, metric: str) -> float:
     text = output.values.get(metric)
     if text is None:
         raise Crashed(f"no line '{metric}: NUMBER' in its output", output.tail)
-    score = _number(text)
-    if score is None:
-        raise Crashed(f"{metric} is {text[:40]}", output.tail)
+    score = _number(output, metric)
+    if not is_score(score):
+        raise Crashed(f"{metric} is {quoted(text, 42)}", output.tail)
     return score
 
 
-def _number(text: str | None) -> float | None:
-    """Return *text* as a finite number, None if it is not one."""
+def _number(output: Output, name: str) -> float:
+    """Return the number that was printed by that *name*, NaN if there is none."""
     try:
-        number = math.nan if text is None else float(text)
+        return float(output.values.get(name, "nan"))
     except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+        return math.nan

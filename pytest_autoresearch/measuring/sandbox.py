@@ -181,6 +181,11 @@ def start(
         return _start_warden(order, seen)
 
 
+def readable(policy: Policy) -> frozenset[Path]:
+    """Return the files and folders that a run may read, as real paths, but for what is hidden below them."""
+    return _Seen.by(policy).readable
+
+
 def _start_warden(order: Order, seen: _Seen) -> Guarded:
     reader, writer = os.pipe()
     control = open(writer, "wb")  # noqa: PTH123, SIM115 - a descriptor, and the guarded run closes it

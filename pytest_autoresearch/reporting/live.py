@@ -8,7 +8,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING, Any, Self
 
-from pytest_autoresearch.oneline import one_line
+from pytest_autoresearch.oneline import MARK, one_line
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,7 +20,7 @@ HEARTBEAT = 60.0  # seconds between lines in a log
 
 
 class LiveLine:
-    """What a run prints last, on the line below pytest's own, which stays as it is.
+    """What goes on, and what a run prints last, on the line below pytest's own, which stays as it is.
 
     On a terminal it is redrawn in place and removed at the end; in a log there is one line a minute.
     """
@@ -60,6 +60,11 @@ class LiveLine:
                 # The newline comes first, so that pytest's own result line needs none before it.
                 self._reporter.write(f"\n  {self._name}: {text}", flush=True)
                 self._reporter.currentfspath = -2
+
+    def quote(self, line: str) -> None:
+        """Show a line that a run has printed, marked as such, if it is time to."""
+        if line.strip():
+            self.update(MARK + line)
 
     def _draw(self, text: str) -> None:
         writer = self._reporter._tw  # noqa: SLF001 - there is no public way to the widths

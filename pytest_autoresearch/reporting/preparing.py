@@ -57,6 +57,9 @@ def opened_experiment(
             pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)
     if reporter is not None and reporter.verbosity >= 0:
         reporter.write_line(TRUST[experiment.trust].format(metric=settings.metric))
+        if copies := experiment.conditions.copies:  # else nobody would know why something cannot be read
+            more = f" and {len(copies) - 1} more" * (len(copies) > 1)
+            reporter.write_line(f"hidden: copies of held-out data, {one_line(str(copies[0]))}{more}")
     try:
         yield experiment
     finally:

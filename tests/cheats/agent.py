@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sysconfig
 import threading
@@ -40,7 +41,7 @@ def pytest_autoresearch_propose(briefing: Briefing) -> Proposal | None:
     if briefing.number > 1:
         seconds = time.monotonic() - began.pop()
         with TRACES.open("a") as file:
-            file.write(json.dumps({"seconds": seconds, "left": list(traces(briefing.number - 1))}) + "\n")
+            file.write(json.dumps({"seconds": seconds, "left": list(traces())}) + "\n")
     began.append(time.monotonic())
     if briefing.number > len(SCRIPTS):
         return None
@@ -48,9 +49,9 @@ def pytest_autoresearch_propose(briefing: Briefing) -> Proposal | None:
     return Proposal(script.read_text(), script.stem.partition("-")[2])
 
 
-def traces(trial: int) -> Iterator[str]:
-    """Yield what a trial has left, a line each."""
-    yield from (f"process {name}" for name in processes(f"AUTORESEARCH_SEED={trial}00\0".encode()))
+def traces() -> Iterator[str]:
+    """Yield what the last trial has left, a line each."""
+    yield from (f"process {name}" for name in processes())
     yield from files()
     key = zlib.crc32(MARK.encode()) & 0x7FFFFFFF
     for kind in ("shm", "msg", "sem"):
@@ -66,15 +67,17 @@ def traces(trial: int) -> Iterator[str]:
     yield from (f"git {line}" for line in changes.stdout.splitlines() if line not in known)
 
 
-def processes(environment: bytes) -> Iterator[str]:
-    """Yield the command line of each process that was started in *environment*, or is marked."""
+def processes() -> Iterator[str]:
+    """Yield the command line of each process that has the environment of a run, or is marked."""
     for number in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - for the numbers alone
         try:
             line = Path(f"/proc/{number}/cmdline").read_bytes()
             inherited = Path(f"/proc/{number}/environ").read_bytes()
         except OSError:
             continue
-        of_the_trial = environment in inherited + b"\0" and os.fsencode(MARK) in inherited
+        # Of a run, whose seed nobody knows; the scorer's is 0.
+        seeded = re.search(rb"(^|\0)AUTORESEARCH_SEED=[1-9]", inherited)
+        of_the_trial = seeded is not None and os.fsencode(MARK) in inherited
         if of_the_trial or (os.fsencode(MARK) in line and b"measuring.scoring" not in line):
             yield f"{number} {line!r}"
 

@@ -24,6 +24,8 @@ from tests.ordinary_user import NOBODY, as_ordinary_user
 from tests.project import PLUGINS
 
 HERE = Path(__file__).parent
+MINIATURE = HERE / "experiment"
+PLACE = Path("/var/tmp")  # noqa: S108 - not /tmp, in place of which a run may have one of its own
 LONGEST = 600  # seconds that a campaign may take
 IPC_RMID = 0
 KEYCTL, USER_KEYRING = (250, 219), -4
@@ -49,6 +51,9 @@ class Trial:
     verdict: str
     reason: str
     score: float | None
+    """Of its first run."""
+    baseline: float
+    """What was believed of the script that it was judged against."""
     attempts: Mapping[str, str]
     """What it says that it tried, and how that ended: ``blocked`` or ``SUCCEEDED``."""
     log: str
@@ -76,16 +81,28 @@ class Campaign:
         return self.trials[name]
 
 
-def conduct(folder: Path, data: Path, combination: Combination, scripts: Sequence[Path]) -> Campaign:
-    """Run a campaign in *folder*, a new one, with a copy of *data*."""
+def conduct(
+    folder: Path,
+    data: Path,
+    combination: Combination,
+    scripts: Sequence[Path],
+    *,
+    experiment: Path = MINIATURE,
+    options: Sequence[str] = ("--timeout=60",),
+    longest: float = LONGEST,
+) -> Campaign:
+    """Run a campaign with these *scripts* as its trials, which may take *longest* seconds.
+
+    It runs in *folder*, a new one, on a copy of *experiment* with a copy of *data*; *options* are pytest's.
+    """
     folder.mkdir()
-    project = _project(folder, data, scripts)
+    project = _project(folder, data, scripts, experiment)
     with _outside(folder):
         if combination.user == "ordinary":
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
         before = dict(_fingerprints(folder))
-        code, screen = _run(folder, project, combination)
+        code, screen = _run(folder, project, combination, options, longest)
         changed = sorted(dict(before.items() ^ dict(_fingerprints(folder)).items()))
         left = [path.name for path in (project / ".git" / "tmp").iterdir()]
     trials = _trials(folder, project)
@@ -93,7 +110,7 @@ def conduct(folder: Path, data: Path, combination: Combination, scripts: Sequenc
     return Campaign(code, screen, trials, changed, [*left, *_still_running(folder)])
 
 
-def _project(folder: Path, data: Path, scripts: Sequence[Path]) -> Path:
+def _project(folder: Path, data: Path, scripts: Sequence[Path], experiment: Path) -> Path:
     """Lay out the folder, and return the git repository in it."""
     shutil.copytree(data, folder / "data")
     secret = folder / "home" / ".ssh" / "id_ed25519"
@@ -104,11 +121,12 @@ def _project(folder: Path, data: Path, scripts: Sequence[Path]) -> Path:
         text = script.read_text().replace("{padding}", "x" * (256 << 10))
         (folder / "proposals" / f"{number:04d}-{script.name}").write_text(text)
     project = folder / "project"
-    shutil.copytree(HERE / "experiment", project / "experiment")
+    # The baseline is measured here: what is stored of it is another machine's, or another budget's.
+    unwanted = shutil.ignore_patterns("__pycache__", "baseline.json")
+    shutil.copytree(experiment, project / "experiment", ignore=unwanted)
     (project / "experiment" / "program.md").write_text("Cheat.\n")
     shutil.copy(HERE / "agent.py", project / "conftest.py")
     (project / ".gitignore").write_text("__pycache__/\n.autoresearch/\n")
-    shutil.rmtree(project / "experiment" / "__pycache__", ignore_errors=True)
     for arguments in (
         ("init", "--quiet", "--initial-branch=main", "--template="),
         ("add", "--all"),
@@ -136,6 +154,7 @@ def _outside(folder: Path) -> Iterator[None]:
         for server in (tcp, udp, *locals_):
             threading.Thread(target=_serve, args=(server,), daemon=True).start()
         addresses = {"port": tcp.getsockname()[1], "named": str(named), "abstract": abstract}
+        (folder / "data" / "library").mkdir(exist_ok=True)
         (folder / "data" / "library" / "addresses.json").write_text(json.dumps(addresses))
         try:
             yield
@@ -156,10 +175,12 @@ def _serve(server: socket.socket) -> None:
                 connection.send(b"weights")
 
 
-def _run(folder: Path, project: Path, combination: Combination) -> tuple[int, str]:
+def _run(
+    folder: Path, project: Path, combination: Combination, options: Sequence[str], longest: float
+) -> tuple[int, str]:
     without = [argument for name in PLUGINS for argument in ("-p", f"no:{name}")]
-    options = ["--autoresearch", "--autoresearch-tag=t", f"--autoresearch-sandbox={combination.enforcer}"]
-    command = [sys.executable, "-m", "pytest", *without, *options, "--timeout=60"]
+    research = ["--autoresearch", "--autoresearch-tag=t", f"--autoresearch-sandbox={combination.enforcer}"]
+    command = [sys.executable, "-m", "pytest", *without, *research, *options]
     if combination.user == "ordinary":
         command = as_ordinary_user(command)
     unwanted = ("PYTEST_", "COV_", "AUTORESEARCH_", "XDG_", "HF_")
@@ -184,7 +205,7 @@ def _run(folder: Path, project: Path, combination: Combination) -> tuple[int, st
         start_new_session=True,
     ) as process:
         try:
-            screen, _ = process.communicate(timeout=LONGEST)
+            screen, _ = process.communicate(timeout=longest)
         finally:
             process.kill()
     return process.returncode, screen
@@ -224,7 +245,14 @@ def _trials(folder: Path, project: Path) -> dict[str, Trial]:
         runs = entry["measurements"]
         score = runs[0]["score"] if runs else None
         trials[entry["description"]] = Trial(
-            entry["verdict"], entry["reason"], score, _attempts(text), text, seen["left"], seen["seconds"]
+            entry["verdict"],
+            entry["reason"],
+            score,
+            entry["baseline"],
+            _attempts(text),
+            text,
+            seen["left"],
+            seen["seconds"],
         )
     return trials
 

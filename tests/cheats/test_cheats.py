@@ -28,7 +28,7 @@ import pytest
 
 from pytest_autoresearch.measuring import sandbox
 from tests import ordinary_user
-from tests.cheats.campaign import Campaign, Combination, Trial, conduct
+from tests.cheats.campaign import PLACE, Campaign, Combination, Trial, conduct
 from tests.cheats.table import (
     AFTER,
     CHEATS,
@@ -49,7 +49,6 @@ SANDBOXED = [
     Combination(enforcer, user) for enforcer in ("bwrap", "landlock") for user in ("own", "ordinary")
 ]
 LONGEST = 20  # seconds that a cheat may take, even if it stays after it was refused
-PLACE = Path("/var/tmp")  # noqa: S108 - not /tmp, in place of which a run may have one of its own
 BARE = Combination("none", "own")
 
 
@@ -193,6 +192,7 @@ def test_an_honest_script_is_scored_as_in_process(
 @pytest.mark.parametrize("combination", SANDBOXED, ids=str)
 def test_a_campaign_of_cheats_ends_as_any_other(campaign: Campaign) -> None:
     assert campaign.code == 0, campaign.screen
+    assert "hidden: copies of held-out data, " in campaign.screen
     assert not campaign.changed
     assert not campaign.left
     assert not set("\x1b\x07\x9b\u202e").intersection(campaign.screen)

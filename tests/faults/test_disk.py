@@ -213,7 +213,7 @@ def test_a_run_that_fills_the_disk_itself_has_crashed(campaign: Project) -> None
         (campaign.path / "conftest.py").read_text().replace(repr(EDITS[0][1]), repr(HUNGRY))
     )
     session = on_disk(campaign.commit(), campaign.temporary, "", "never", size=24 << 20)
-    session.exits(0).shows("CRASHED (exit code 1: OSError: [Errno 28] No space left on device")
+    session.exits(0).shows('CRASHED (exit code 1: "OSError: [Errno 28] No space left on device')
 
 
 @pytest.mark.usefixtures("small_disks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.project import Project, Session
+from pytest_autoresearch.measuring.log import HEAD, TAIL
+from tests.project import Project, Session, wait_for
 
 FAULTS = Path(__file__).parent
 OPTIONS = ("--autoresearch", "--autoresearch-tag=t", "--autoresearch-sandbox=none")
@@ -167,3 +169,29 @@ def test_kills_at_random_moments_lose_nothing(project: Project) -> None:
     session = project.pytest(*OPTIONS, "--autoresearch-trials=1").exits(0).leaves_clean()
     session.decides(*(entry["verdict"] for entry in project.ledger()))
     assert not list(project.temporary.iterdir())
+
+
+PRINTS = """
+import sys, time
+from pathlib import Path
+print("first words")
+print("x" * {length})
+print("last words", flush=True)
+Path({ready!r}).touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("length", [10, HEAD + 1000, HEAD + 3 * TAIL])
+def test_what_a_run_had_printed_is_in_its_log(project: Project, length: int) -> None:
+    ready = project.temporary / "ready"
+    project.proposes(("LR = 0.04", f"LR = 0.05{PRINTS.format(length=length, ready=str(ready))}"))
+    with project.start(*OPTIONS) as process:
+        wait_for(ready.exists() for _ in itertools.count())
+        time.sleep(0.3)  # for what is still in the pipe
+        process.kill()
+    assert_no_process(project)
+    printed = (project.path / ".autoresearch" / "t" / "logs" / "0001.log").read_text()
+    assert printed.startswith("first words\nx")
+    assert printed.endswith("x\nlast words\n")
+    assert len(printed) >= min(length, HEAD + TAIL)

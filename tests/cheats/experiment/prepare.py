@@ -16,8 +16,10 @@ import os
 import platform
 import random
 import struct
+import tarfile
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 VOCAB_SIZE = 64
@@ -82,6 +84,19 @@ def make():
     (DATA / "library" / "corpus").mkdir(parents=True)
     (DATA / "library" / "corpus" / "text.txt").write_bytes(VAL_TOKENS.read_bytes())
     (DATA / "library" / "notes.txt").write_text("for everybody to read\n")
+    make_copies(DATA / "library")
+
+
+def make_copies(library):
+    """Let the held-out text lie where main() does not say that it does."""
+    text = VAL_TOKENS.read_bytes()
+    (library / "of-another-name").write_bytes(text)
+    (library / "second" / "corpus").mkdir(parents=True)
+    (library / "second" / "corpus" / "text.txt").write_bytes(text)
+    with zipfile.ZipFile(library / "corpus-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("corpus/text.txt", text)
+    with tarfile.open(library / "corpus-1.0.tar.gz", "w:gz") as source:
+        source.add(VAL_TOKENS, "corpus-1.0/text.txt")
 
 
 def row(likely, generator):

@@ -1,0 +1,54 @@
+"""The harness for attackers says what became of an honest script and of a cheat, and leaves nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_autoresearch.measuring import sandbox
+from tests.cheats.campaign import PLACE
+from tests.cheats.table import path_of
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def attack(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.cheats.attack", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_an_attack_is_reported_in_full(tmp_path: Path) -> None:
+    if sandbox.choose("auto") == "none":
+        pytest.skip("no sandbox works here")
+    script = tmp_path / "ends.py"
+    script.write_text("import sys\nprint('first words')\nsys.exit('Verdict: kept')\n")
+    before = set(PLACE.glob("autoresearch-attack-*"))
+    done = attack("--experiment=miniature", path_of("short_convolution"), path_of("next_token"), script)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert set(PLACE.glob("autoresearch-attack-*")) == before
+    honest, cheat, own, campaign = re.split("^== ", done.stdout, flags=re.MULTILINE)[1:]
+    assert re.match(
+        r"short_convolution\nverdict: (kept|discarded)\nreason: .+\nscore: \d\.\d+, judged", honest
+    )
+    assert "\nlog, 2 of 2 lines:\n  > ---\n  > val_bpb: " in honest
+    assert cheat.startswith("next_token\nverdict: refused\nreason: it is not causal: ")
+    assert "\nscore: none, judged against " in cheat
+    assert own.startswith('ends\nverdict: crashed\nreason: exit code 1: "Verdict: kept"\n')
+    assert own.endswith("\nlog, 2 of 2 lines:\n  > first words\n  > Verdict: kept\n")
+    assert "experiment/train.py::baseline PASSED (" in campaign
+    assert [part for part in (honest, cheat, own, campaign) if "left: nothing\n" not in part + "\n"] == []
+    assert "changed: nothing\n" in campaign
+
+
+def test_what_cannot_be_tried_is_said_at_once(tmp_path: Path) -> None:
+    done = attack(tmp_path / "gone.py")
+    assert done.returncode == 2
+    assert f"there is no file {tmp_path / 'gone.py'}" in done.stderr
+    done = attack(path_of("next_token"), path_of("next_token"))
+    assert done.returncode == 2
+    assert "two scripts have the same name" in done.stderr
