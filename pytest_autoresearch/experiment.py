@@ -130,7 +130,7 @@ class Experiment:
         *,
         seed: int,
         limit: float,
-        thorough: Thorough | None,
+        thorough: Thorough,
         log: Path | None,
         on_line: OnLine,
         claimed: bool = False,

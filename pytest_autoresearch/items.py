@@ -115,7 +115,7 @@ class ExperimentItem(pytest.Item):
         source: str,
         *,
         seed: int,
-        thorough: Thorough | None = None,
+        thorough: Thorough = lambda _score: True,
         log: Path | None = None,
         claimed: bool = False,
         watch: Callable[[Curve], None] = lambda _curve: None,
@@ -220,24 +220,27 @@ class Comparison(ExperimentItem):
             scores = [*(run.score for run in self.runs), *more]
             return judge(scores, [run.score for run in self.again], self.tokens)
 
-        def may_be_kept(score: float) -> bool:  # and is probed in every row
-            return judged(score).action != "discard"
+        def is_kept(score: float) -> bool:  # and is probed in every row
+            return judged(score).action == "keep"
 
         while True:
             judgement, seed = judged(), fresh_seed()  # no seed tells whose run it is
             if judgement.action == "measure candidate":
-                self.runs.append(self.measure(source, seed=seed, thorough=may_be_kept, log=log, watch=watch))
+                self.runs.append(self.measure(source, seed=seed, thorough=is_kept, log=log, watch=watch))
             elif judgement.action == "measure incumbent":
                 self.again.append(self._measure_incumbent(incumbent, seed, log))
             else:
                 return judgement
 
     def _measure_incumbent(self, incumbent: str, seed: int, log: Path | None) -> Measurement:
+        def thorough(_score: float) -> bool:
+            return False  # as it was probed before it was kept
+
         try:
-            return self.measure(incumbent, seed=seed, log=log)
+            return self.measure(incumbent, seed=seed, log=log, thorough=thorough)
         except RunFailed:  # which says nothing of the proposal
             try:
-                return self.measure(incumbent, seed=fresh_seed(), log=log)
+                return self.measure(incumbent, seed=fresh_seed(), log=log, thorough=thorough)
             except RunFailed as error:
                 raise Undecided(f"the incumbent, measured again, failed twice: {error}") from error
 

@@ -70,7 +70,7 @@ class Run:
         command = [sys.executable, "-c", script]
         guarded = sandbox.start(command, sandbox.Policy(self.folder), "none", environment, [theirs.fileno()])
         theirs.close()
-        handover = Handover(self.terms, wire, guarded, None, claimed=False, needs=self.allowed)
+        handover = Handover(self.terms, wire, guarded, lambda _score: True, claimed=False, needs=self.allowed)
         try:
             return follow(guarded, limit=60, on_line=self.on_line, handover=handover)
         finally:

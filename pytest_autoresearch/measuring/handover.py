@@ -21,10 +21,10 @@ from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.sandbox import Guarded
 from pytest_autoresearch.measuring.scorer import Refused, Scorer, Split
 from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
-from pytest_autoresearch.oneline import one_line
+from pytest_autoresearch.oneline import one_line, quoted
 
 Thorough = Callable[[float], bool]
-"""Tells of a score whether every row is to be probed for it, and not just some."""
+"""Tells of a score whether it counts so much that every row is to be probed for it, and not just some."""
 
 # Seconds on the clock that may be spent before and after training, to compile and to seal, at the very most.
 OFF_CLOCK = {
@@ -101,7 +101,7 @@ class Handover:
         terms: Terms,
         wire: Wire,
         guarded: Guarded,
-        thorough: Thorough | None,
+        thorough: Thorough,
         *,
         claimed: bool,
         needs: Needs | None,
@@ -195,7 +195,7 @@ class Handover:
             case {"trained": str(digest)} if self._phase in ("start-up", "training"):
                 self._stop_clock(digest)
             case {"unsealable": str(reason)} if self._phase != "ending":
-                self._done({"refused": self._refuse(reason)})
+                self._done({"refused": self._refuse(f"it cannot seal its model: {quoted(reason, 250)}")})
             case {"model": True} if self._phase == "sealing" and len(message.descriptors) == 1:
                 self._done(self._scored(message.descriptors[0]))
             case {"trained": _} | {"model": _}:
@@ -248,8 +248,8 @@ class Handover:
         self._took["sealing"] = self._used()
         try:
             with _own_copy(descriptor) as model:
-                found = self._score(model, 1.0 if self._thorough is None else PROBED)
-                if self._thorough is not None and self._thorough(found.score):
+                found = self._score(model, PROBED)
+                if not self._is_claimed and self._thorough(found.score):
                     found = self._score(model, 1.0)
                 if self._is_claimed:  # not for the run to know
                     self.claim = self._score(model, 1.0, "claim").score

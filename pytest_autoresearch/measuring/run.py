@@ -83,7 +83,7 @@ def measure(
     limit: float,
     log: Path | None = None,
     on_line: OnLine = lambda _line: None,
-    thorough: Thorough | None = None,
+    thorough: Thorough = lambda _score: True,
     claimed: bool = False,
     needs: Needs | None = None,
 ) -> Measurement:
@@ -97,8 +97,9 @@ def measure(
         limit: seconds of wall time after which the whole process tree is killed.
         log: where the output is written as well.
         on_line: called with each line of output; a carriage return ends a line too.
-        thorough: which sealed scores are worth probing every row for, and not just some; None is all.
-        claimed: whether a sealed model is scored on the text for claims too, which no verdict sees.
+        thorough: which sealed scores are worth probing every row for, and not just some.
+        claimed: whether a sealed model is scored on the text for claims too, which no verdict sees, and
+            probed in every row there.
         needs: what the baseline took beside its training, to which a sealed run is held; None is no limit.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from pytest_autoresearch.measuring.operators import (
     references,
 )
 from pytest_autoresearch.measuring.sealing import KEY, digest, text_digest
-from pytest_autoresearch.oneline import one_line
+from pytest_autoresearch.oneline import one_line, quoted
 
 LARGEST_GRAPH = 16 << 20  # bytes of JSON
 MOST_NODES = 20_000
@@ -152,7 +153,7 @@ class Sealed:
                 self._tokens = number
             case ["weight", str(name)] if name in weights:
                 self._fixed[number] = weights[name].to(self._device)
-            case [str(name), list(args), dict(kwargs)]:
+            case [str(name), list(args), dict(kwargs)] if re.fullmatch(r"[\w.]{1,80}", name):
                 values = [decode(value, self._device) for value in args]
                 named = {key: decode(value, self._device) for key, value in kwargs.items()}
                 check_arguments(name, values, named)
@@ -221,5 +222,5 @@ def _filled(value: Any, values: Mapping[int, Any]) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the kind of an error and the first line of what it says."""
-    return f"{type(error).__name__}: {one_line(str(error).strip().partition(chr(10))[0], 120)}"
+    """Return the kind of an error and the first line of what it says, which may quote the model."""
+    return f"{type(error).__name__}: {quoted(str(error).strip().partition(chr(10))[0], 120)}"
