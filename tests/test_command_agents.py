@@ -133,6 +133,8 @@ class Bench:
 @pytest.fixture
 def bench(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(project, tmp_path)
+    with scratch.folder("before"):  # so that this process's own folder does not lie in the bench's
+        pass
     monkeypatch.setattr(tempfile, "tempdir", str(bench.scratch))
     return bench
 
