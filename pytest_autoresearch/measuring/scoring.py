@@ -114,38 +114,34 @@ def _probed(
 ) -> tuple[float, float, Probes]:
     """Return what evaluate_bpb finds for a model, the seconds that it predicted for, and its probes."""
     tokenizer = ready(prepare)
+    # On an accelerator the queue is not waited for; it is short, so that a busy one is soon noticed.
+    now = time.process_time if prepare.DEVICE.type == "cpu" else time.monotonic
     took = 0.0
 
-    def logits(tokens: torch.Tensor) -> torch.Tensor:
-        # Each row alone: a model could learn about the validation text from the other rows.
-        found = torch.cat([model(row[None]) for row in tokens])
-        if found.shape[2] < tokenizer.vocab_size:
-            raise Refused(f"its vocabulary is {found.shape[2]}, not {tokenizer.vocab_size}")
-        return found
-
-    def timed(tokens: torch.Tensor) -> torch.Tensor:
+    def timed(row: torch.Tensor) -> torch.Tensor:
         nonlocal took
-        began = _now(prepare.DEVICE)
-        found = logits(tokens)
-        took += _now(prepare.DEVICE) - began
+        began = now()
+        found = model(row)
+        took += now() - began
         if took > predicting:
             raise Refused(f"its predictions take more than {predicting:.1f} s, what a model may take here")
         return found
 
+    def alone(predict: Model, tokens: torch.Tensor) -> torch.Tensor:
+        # Each row alone: a model could learn about the validation text from the other rows.
+        found = torch.cat([predict(row[None]) for row in tokens])
+        if found.shape[2] < tokenizer.vocab_size:
+            raise Refused(f"its vocabulary is {found.shape[2]}, not {tokenizer.vocab_size}")
+        return found
+
     probes = Probes(tokenizer.token_bytes, share, THOROUGH if share >= 1 else 1, seed)
-    claimed: float = prepare.evaluate_bpb(timed, tokenizer, BATCH_SIZE, probes, split)
+    claimed: float = prepare.evaluate_bpb(
+        functools.partial(alone, timed), tokenizer, BATCH_SIZE, probes, split
+    )
     if not math.isfinite(claimed):
         raise Refused(f"its score is {claimed}")
-    probes.run(logits, prepare.surprise)
+    probes.run(functools.partial(alone, model), prepare.surprise)
     return claimed, took, probes
-
-
-def _now(device: torch.device) -> float:
-    """Return the seconds that a model's predictions are timed with, once all of them so far are there."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.accelerator.synchronize()
-    return time.monotonic()
 
 
 def _read(file: str | int, size: int) -> bytes:

@@ -342,6 +342,13 @@ def hand_in_shared_model():
         return told(ask({"model": True}, file.fileno()))
 
 
+def start_up_and_hand_in():
+    trace(torch.nn.Sequential(torch.nn.Embedding(VOCAB_SIZE, 9), torch.nn.Linear(9, VOCAB_SIZE)))
+    torch = torch_alone()
+    trace(torch.nn.Sequential(torch.nn.Embedding(VOCAB_SIZE, 32), torch.nn.Linear(32, VOCAB_SIZE)))
+    hand_in_shared_model()
+
+
 def hand_in_graph(nodes, announced=None, **weights):
     """Hand in a graph that no torch.export has made: nodes as a sealed model has them.
 

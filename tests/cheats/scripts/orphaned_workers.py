@@ -14,7 +14,7 @@ def train(seconds):
 
 
 prepare.start_clock()
-for _ in range(40):
+for _ in range(100):
     if os.fork() == 0:
         if os.fork() == 0:
             os.setsid()
