@@ -343,7 +343,7 @@ def hand_in_shared_model():
 
 
 def start_up_and_hand_in():
-    trace(torch.nn.Sequential(torch.nn.Embedding(VOCAB_SIZE, 9), torch.nn.Linear(9, VOCAB_SIZE)))
+    """Hand in the shared model, after the start-up of a script that brings its own: the measure of all."""
     torch = torch_alone()
     trace(torch.nn.Sequential(torch.nn.Embedding(VOCAB_SIZE, 32), torch.nn.Linear(32, VOCAB_SIZE)))
     hand_in_shared_model()
