@@ -44,6 +44,7 @@ class Unwritable(Exception):
 
     def __init__(self, kind: str, what: str) -> None:
         super().__init__(one_line(f"{kind}: {what}: {RELIEF[kind]}", LENGTH))
+        self.kind = kind
 
 
 @contextlib.contextmanager

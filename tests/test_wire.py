@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -107,6 +108,14 @@ def test_what_is_no_message_is_told_apart(ends: tuple[Wire, socket.socket], line
 
     with pytest.raises(Garbled):
         arrive()
+
+
+def test_a_byte_out_of_band_is_not_waited_for(ends: tuple[Wire, socket.socket]) -> None:
+    ours, theirs = ends
+    theirs.send(b"x", socket.MSG_OOB)
+    assert select.select([ours], [], [], 5)[0] == [ours]
+    with pytest.raises(Garbled, match="a byte that belongs to no message"):
+        ours.read()
 
 
 def test_descriptors_that_nobody_takes_are_closed(ends: tuple[Wire, socket.socket]) -> None:

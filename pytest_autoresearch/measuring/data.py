@@ -50,7 +50,9 @@ class Data:
             if path.name == name and path.is_file():
                 if sys.platform != "linux":
                     return os.open(path, os.O_RDONLY)
-                return os.open(f"/proc/self/fd/{_sealed_copy(path)}", os.O_RDONLY | os.O_CLOEXEC)
+                copy = _sealed_copy(path)
+                os.pread(copy, 1, 0)  # or its time of access would tell what the run before has left there
+                return os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)
         return None
 
 

@@ -108,7 +108,7 @@ def measure(
         output.ScoreRefused: the model it handed in cannot be scored, or cheats.
     """
     started = time.monotonic()
-    with _blameless(), fresh_directory(files) as folder, contextlib.ExitStack() as opened:
+    with _blameless(log), fresh_directory(files) as folder, contextlib.ExitStack() as opened:
         environment = conditions.environment(seed, folder)
         theirs: list[int] = []
         if conditions.terms is not None:
@@ -139,10 +139,18 @@ def measure(
 
 
 @contextlib.contextmanager
-def _blameless() -> Iterator[None]:
-    """Take a crash for want of room as no fault of the run's where there is none without the run either."""
+def _blameless(log: Path | None) -> Iterator[None]:
+    """Take a crash for want of room as no fault of the run's where there is none without the run either.
+
+    And where there is room again without the run, take the want of the harness's as the run's fault.
+    """
     try:
         yield
+    except Unwritable as error:
+        written = [Path(tempfile.gettempdir()), *([] if log is None else [log.parent])]
+        if error.kind != FULL or any(map(is_full, written)):
+            raise
+        raise Crashed("it filled the disk", ()) from error
     except Crashed as error:
         folder = Path(tempfile.gettempdir())
         said = next((line for line in error.tail if NO_ROOM.search(line)), None)

@@ -13,6 +13,7 @@ import functools
 import marshal
 import os
 import platform
+import resource
 import signal
 import site
 import subprocess
@@ -36,6 +37,7 @@ Enforcer = Literal["bwrap", "landlock", "none"]
 
 WARDEN = Path(__file__).resolve().with_name("warden.py")
 PACKAGE = Path(__file__).resolve().parents[1]  # of an editable install too, whose sys.path shows a repository
+FEWEST_FILES = 128  # for Python, torch and its threads
 TRIAL_START = 20.0  # seconds that an enforcer has to start nothing
 STOPPING = 0.2  # seconds to stop all of a run, which may fork on
 STEP = 0.001  # seconds that the stopped get before the next look
@@ -152,6 +154,7 @@ def start(
             "command": [_normal(command[0]), *command[1:]],
             "environment": _environment(environment, seen, enforcer),
             "descriptors": list(pass_fds),
+            "open_files": None if seen.agent else _open_files(),
             "stdio": None if stdio is None else list(stdio),
             "ruleset": None,
             "system_calls": None,
@@ -179,6 +182,16 @@ def start(
                 kill = seccomp.number(seccomp.SIGNALS["kill"])
                 order["asks"] = {"seccomp": seccomp.number(seccomp.SECCOMP), "kill": kill}
         return _start_warden(order, seen)
+
+
+def _open_files() -> int:
+    """Return how many files a process of a run may have open: half of what one of ours may.
+
+    The kernel counts descriptors that are under way in sockets for all of a user's processes together, and
+    stops the sender who sees more than it may have open. A run that is stopped at half stops nobody else.
+    """
+    ours, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(ours // 2, FEWEST_FILES)
 
 
 def readable(policy: Policy) -> frozenset[Path]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         command: list[str]
         environment: dict[str, str]
         descriptors: list[int]  # for the run
+        open_files: int | None  # that each of its processes may have at most; None leaves it at that
         stdio: list[int] | None  # its standard input, output and errors; None leaves it the warden's
         ruleset: int | None  # Landlock's
         system_calls: bytes | None  # a seccomp filter that forbids some
@@ -123,6 +124,8 @@ def become(order: Order, warden: socket.socket | None) -> NoReturn:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the warden itself, its first thread, is killed
             for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE):  # or it might go before all others
                 resource.setrlimit(limit, (0, 0))
+        if order["open_files"] is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (order["open_files"],) * 2)
         confine(order, warden)
         code = CANNOT_EXECUTE
         os.execvpe(command[0], command, order["environment"])  # noqa: S606 - never through a shell

@@ -86,13 +86,16 @@ class Wire:
             self._socket.settimeout(None)
 
     def read(self) -> list[Message]:
-        """Return the messages that are complete once the socket has been read from, which may block.
+        """Return the messages that are complete once the socket, which is readable, has been read from.
 
         Raises:
             EOFError: the other end is closed.
             Garbled: what arrives is no message.
         """
-        self._receive_some()
+        try:
+            self._receive_some(socket.MSG_DONTWAIT)
+        except BlockingIOError:  # a byte out of band: readable for select, and nothing to read
+            raise Garbled("a byte that belongs to no message") from None
         messages, self._messages = list(self._messages), deque()
         return messages
 
@@ -121,9 +124,9 @@ class Wire:
                 os.close(self._descriptors.popleft())
         self._socket.close()
 
-    def _receive_some(self) -> None:
+    def _receive_some(self, flags: int = 0) -> None:
         room = socket.CMSG_SPACE(DESCRIPTORS * array.array("i").itemsize)
-        data, ancillary, _, _ = self._socket.recvmsg(1 << 16, room)
+        data, ancillary, _, _ = self._socket.recvmsg(1 << 16, room, flags)
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._take(payload)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
 import socket
 import subprocess
@@ -203,12 +204,19 @@ def _run(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_few_files,
     ) as process:
         try:
             screen, _ = process.communicate(timeout=longest)
         finally:
             process.kill()
     return process.returncode, screen
+
+
+def _few_files() -> None:
+    """Have this process open few files, and leave it to itself to allow more: as most systems do."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
 
 
 def clean_up(mark: str) -> None:
