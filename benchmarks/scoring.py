@@ -85,6 +85,7 @@ def main() -> int:
             sealed.write(file)
     assert sealed.digest == announced
     scoring.ready(prepare)
+    scoring.fill_memory()
     with clock.measuring("scoring"):
         found = scoring.score(prepare, file.getvalue(), announced, SHARE)
     with clock.measuring("scoring for a keep"):

@@ -220,13 +220,13 @@ class Comparison(ExperimentItem):
             scores = [*(run.score for run in self.runs), *more]
             return judge(scores, [run.score for run in self.again], self.tokens)
 
-        def is_kept(score: float) -> bool:  # and is probed in every row
-            return judged(score).action == "keep"
+        def may_be_kept(score: float) -> bool:  # at once, or by what a run of the incumbent says next
+            return judged(score).action != "discard"
 
         while True:
             judgement, seed = judged(), fresh_seed()  # no seed tells whose run it is
             if judgement.action == "measure candidate":
-                self.runs.append(self.measure(source, seed=seed, thorough=is_kept, log=log, watch=watch))
+                self.runs.append(self.measure(source, seed=seed, thorough=may_be_kept, log=log, watch=watch))
             elif judgement.action == "measure incumbent":
                 self.again.append(self._measure_incumbent(incumbent, seed, log))
             else:

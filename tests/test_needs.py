@@ -51,7 +51,7 @@ def test_what_a_run_took_is_told(tmp_path: Path, scorer: Scorer) -> None:
     assert run.needs.nodes == 11
 
 
-def test_a_start_up_as_long_as_the_baseline_s_costs_nothing(tmp_path: Path, scorer: Scorer) -> None:
+def test_a_start_up_as_long_as_the_committed_script_s_costs_nothing(tmp_path: Path, scorer: Scorer) -> None:
     run = Run(tmp_path, scorer, budget=5, needs=Needs(10, 1, 1, 20))
     follow(run, "    work(0.6)", seconds=0.5)
     assert run.seconds == pytest.approx(0.5, abs=0.2)
@@ -115,14 +115,16 @@ def test_overtime_makes_a_score_worse(tmp_path: Path, scorer: Scorer) -> None:
     assert charged == pytest.approx(honest * (1 + OVERTIME_CHARGE * overtime), rel=1e-6)
 
 
-def test_sealing_takes_no_longer_than_some_times_the_baseline_s(tmp_path: Path, scorer: Scorer) -> None:
+def test_sealing_takes_no_longer_than_some_times_the_committed_script_s(
+    tmp_path: Path, scorer: Scorer
+) -> None:
     run = Run(tmp_path, scorer, budget=1, needs=SMALL)
     reason = rf"sealing took \d+\.\d s, and was not over: it may take {SEALING_AT_LEAST} s"
     with pytest.raises(TimedOut, match=reason):
         run.follow("harness.open_data('train.tokens')\nhand_in()\nwork(60)")
 
 
-def test_a_model_may_take_some_times_the_baseline_s_predictions(tmp_path: Path) -> None:
+def test_a_model_may_predict_for_some_times_as_long(tmp_path: Path) -> None:
     slow = PREPARE.replace("model(inputs)", "slow(model, inputs)")
     assert slow != PREPARE
     slow += """
@@ -142,7 +144,7 @@ def slow(model, tokens):
         scorer.close()
 
 
-def test_the_most_that_the_runs_of_a_baseline_took_is_the_measure() -> None:
+def test_the_most_that_any_run_took_is_the_measure() -> None:
     runs = [
         Measurement(1.0, 1, 1.0, needs=Needs(3, 1, 9, 100)),
         Measurement(1.0, 2, 1.0),

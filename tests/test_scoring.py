@@ -179,7 +179,7 @@ def test_a_claim_is_scored_on_text_of_its_own(server: Server, tmp_path: Path) ->
     [
         (1001, "scoring ended by SIGSEGV"),
         (1004, "scoring ended with exit code 7"),
-        (1005, "scoring failed: ZeroDivisionError: of prepare.py's own"),
+        (1005, 'scoring failed: ZeroDivisionError: "of prepare.py\'s own"'),
     ],
 )
 def test_whatever_a_model_does_to_its_scorer_the_next_is_scored(

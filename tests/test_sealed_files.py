@@ -595,7 +595,7 @@ def test_a_graph_that_was_not_announced_is_refused(server: Server) -> None:
     assert server.refusal(put_together(spaced, honest().weights), honest().announced) == reason
 
 
-def test_a_graph_has_no_more_nodes_than_the_baseline_allows(server: Server) -> None:
+def test_a_graph_has_no_more_nodes_than_is_allowed(server: Server) -> None:
     nodes = len(honest().graph)
     assert "score" in server.score(honest().content, nodes=nodes)
     assert (

@@ -302,8 +302,20 @@ def _affordable_range(given: Mapping[str, Any]) -> None:
         raise Forbidden(f"a range of more than {LARGEST:,} elements")
 
 
+def _no_hole(given: Mapping[str, Any]) -> None:
+    """Refuse what torch's own padding copies before it has written it: a negative pad of a circle."""
+    pads = given.get("pad")
+    if given.get("mode") == "circular" and not (isinstance(pads, list) and all(map(_is_pad, pads))):
+        raise Forbidden("circular padding by a negative number reads memory that nobody wrote")
+
+
+def _is_pad(value: object) -> bool:
+    return isinstance(value, int) and value >= 0  # a reference may turn out to be negative
+
+
 RULES: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
     "arange": _affordable_range,
+    "pad": _no_hole,
     "scaled_dot_product_attention": _no_dropout,
     **dict.fromkeys(("eye", "full", "linspace", "one_hot", "ones", "zeros"), _affordable),
     **dict.fromkeys(("new_full", "new_ones", "new_zeros"), _affordable),

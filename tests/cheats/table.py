@@ -96,6 +96,7 @@ CHEATS = {
     "memory_in_python": TRUE,  # which stays behind
     "changed_arguments": refused("aten.add_.Scalar is not among the operators"),
     "stale_memory": refused("aten.empty.memory_format is not among the operators"),
+    "stale_padding": refused("circular padding by a negative number reads memory that nobody wrote"),
     "strided_memory": refused("aten.as_strided.default is not among the operators"),
     "short_keys": refused("do not fit"),
     "file_from_a_graph": refused("aten.from_file.default is not among the operators"),
