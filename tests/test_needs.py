@@ -115,9 +115,7 @@ def test_overtime_makes_a_score_worse(tmp_path: Path, scorer: Scorer) -> None:
     assert charged == pytest.approx(honest * (1 + OVERTIME_CHARGE * overtime), rel=1e-6)
 
 
-def test_sealing_takes_no_longer_than_some_times_the_committed_script_s(
-    tmp_path: Path, scorer: Scorer
-) -> None:
+def test_sealing_takes_some_times_the_committed_one_at_most(tmp_path: Path, scorer: Scorer) -> None:
     run = Run(tmp_path, scorer, budget=1, needs=SMALL)
     reason = rf"sealing took \d+\.\d s, and was not over: it may take {SEALING_AT_LEAST} s"
     with pytest.raises(TimedOut, match=reason):

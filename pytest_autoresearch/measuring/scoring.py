@@ -64,9 +64,9 @@ READ = b"\n"  # what it says first, once it has read the model
 # Nats by which replacing the future may change a surprise. Attention and matrix products give exactly 0; an
 # FFT, or a dispatch whose groups change their sizes, rounds in float32 by about 1e-5.
 TOLERANCE = 1e-3
-# Probes before a score is kept, stored or claimed. Looking ahead at one position in 2,048 is then worth most:
-# it is missed in 37 % of all cases, and gains a part in 5,600 of the score on the mean. benchmarks/probes.py
-THOROUGH = 2_048
+# Probes before a score is kept, stored or claimed. Looking ahead at one position in 1,024 is then worth most:
+# it is missed in 37 % of all cases, and gains a part in 2,800 of the score on the mean. benchmarks/probes.py
+THOROUGH = 1_024
 
 
 def score(
