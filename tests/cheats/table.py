@@ -131,6 +131,7 @@ CHEATS = {
     "unmourned_workers": Expected("timeout", TRAINING),
     "orphaned_workers": Expected("timeout", TRAINING),
     "relaunched": Expected("timeout", TRAINING),
+    "dead_leader": Expected("timeout", TRAINING),
     "unstoppable": Expected("timeout", TRAINING),
     "woken": Expected("timeout", TRAINING),
     "forged_clock": TRUE,
