@@ -274,8 +274,9 @@ class Guarded:
     def stopped(self) -> Iterator[None]:
         """Have the run and all its descendants stand still inside of the block, as far as they can.
 
-        A run can wake itself, by a timer whose signal is SIGCONT, or fork faster than it is followed. What
-        it then uses of the processor is in :meth:`cpu_seconds`. What it had stopped itself stays stopped.
+        A run can fork faster than it is followed and, where no filter forbids it, wake itself by a timer
+        whose signal is SIGCONT. What it then uses of the processor is in :meth:`cpu_seconds`. What it had
+        stopped itself stays stopped.
         """
         import psutil
 
