@@ -61,8 +61,9 @@ what is shared                         by all of    what is done, and what stays
 =====================================  ===========  =========================================================
 attributes and versions of files       the machine  nothing is changed, by ATTRIBUTES or by an ioctl of a
                                                     file system, which need no right to write
-which files are in the page cache      the machine  a run cannot ask, and evicts nothing. Stays: the time
-                                                    that reading takes, and what counts page faults
+which files are in the page cache      the machine  no answers; advice to evict does nothing. Stays:
+                                                    who reads a file brings it in, and the next one can tell
+                                                    by the time that reading takes, or by its page faults
 names of files, and who opens them     the machine  inotify and fanotify are denied. Stays under Landlock:
                                                     what stat tells of a name that is known, last access too
 timers, and epolls that wait for them  processors   denied, signalfd too. Stays: an alarm for each process;
