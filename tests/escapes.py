@@ -5,8 +5,8 @@ from __future__ import annotations
 SECRET = "AUTORESEARCH_TEST_API_KEY"  # noqa: S105 - the name of a variable
 
 PROBE = """
-import asyncio, ctypes, getpass, json, multiprocessing, os, psutil, resource, shutil, signal, socket, sqlite3
-import ssl, subprocess, sys, tempfile, threading, time
+import asyncio, ctypes, fcntl, getpass, json, mmap, multiprocessing, os, psutil, resource, shutil, signal
+import socket, sqlite3, ssl, subprocess, sys, tempfile, threading, time
 from multiprocessing.connection import Listener
 from pathlib import Path
 
@@ -26,6 +26,9 @@ def call(name, *arguments):
 def check(fact):
     assert fact
     return fact
+
+def watch(folder):
+    return call("inotify_add_watch", call("inotify_init1", 0), os.fsencode(folder), 2)  # IN_MODIFY
 
 def connect(address):
     socket.socket(socket.AF_UNIX).connect(address)
@@ -76,6 +79,10 @@ FORBIDDEN = {
     "truncate a readable file by opening it": "os.open(readable, os.O_RDONLY | os.O_TRUNC)",
     "write to a readable file": "open(readable, 'a').write('x')",
     "remove a readable file": "os.remove(readable)",
+    # EXT4_IOC_SETVERSION, of who owns the file
+    "change a readable file's version": "fcntl.ioctl(os.open(readable, os.O_RDONLY), 0x40086604, bytes(8))",
+    "ask whether a file is cached": "os.preadv(os.open(readable, 0), [bytearray(1)], 0, os.RWF_NOWAIT)",
+    "watch a folder": "watch(os.path.dirname(secret))",
     "write beside the packages": "open(f'{packages}/{token}.pth', 'w').write('x')",
     "write to this package": "open(f'{package}/{token}.py', 'w').write('x')",
     "write the kernel's settings": "os.open('/proc/sys/kernel/core_pattern', os.O_WRONLY)",
@@ -137,6 +144,10 @@ ORDINARY = {
     "write and read its folder": "check(Path('a').write_text('x') and Path('a').read_text() == 'x')",
     "rename and remove there": "os.rename('a', 'b') or os.remove('b')",
     "copy with attributes": "check(shutil.copy2('probe.py', 'copy.py'))",
+    "copy by a program": "subprocess.run(['cp', '--reflink=auto', 'probe.py', 'copy.py'], check=True)",
+    "read and write at a place": "os.preadv(os.open(readable, 0), [bytearray(2)], 0, os.RWF_HIPRI)",
+    "advise on a file": "os.posix_fadvise(os.open(readable, 0), 0, 0, os.POSIX_FADV_DONTNEED)",
+    "advise on memory": "mmap.mmap(-1, 4096).madvise(mmap.MADV_DONTNEED)",
     "start itself": "subprocess.run([sys.executable, '-c', 'import email'], check=True)",
     "start a system program": "subprocess.run(['ls', '/usr'], check=True, stdout=subprocess.DEVNULL)",
     "import the package": "subprocess.run([sys.executable, '-c', 'import pytest_autoresearch'], check=True)",

@@ -26,6 +26,7 @@ from tests.ordinary_user import Unavailable, as_ordinary_user
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+REFUSED = {**seccomp.FORBIDDEN, **seccomp.NOT_FOR_RUNS}
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the host's
 REFUSALS = ("PermissionError", "FileNotFoundError", "ProcessLookupError", "ConnectionRefusedError", "OSError")
 
@@ -75,7 +76,8 @@ class Outside:
         """Make *attempts* inside and return what came of each."""
         (self.folder / "probe.py").write_text(PROBE)
         column = seccomp.ARCHITECTURES[platform.machine()][0]
-        numbers = {name: each[column] for name, each in {**seccomp.FORBIDDEN, **seccomp.SIGNALS}.items()}
+        calls = {**seccomp.FORBIDDEN, **seccomp.NOT_FOR_RUNS, **seccomp.SIGNALS}
+        numbers = {name: each[column] for name, each in calls.items()}
         numbers |= {"clone": seccomp.CLONE[column], "x32": platform.machine() == "x86_64"}
         ways = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), sandbox.PACKAGE]
         with contextlib.ExitStack() as open_:
@@ -189,6 +191,41 @@ def test_nothing_arrives_outside(outside: Outside, results: Mapping[str, str]) -
     assert outside.readable.stat().st_mtime > 0
 
 
+EVICT = """
+import mmap, os, sys
+file = os.open(sys.argv[1], os.O_RDONLY)
+os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+mapped = mmap.mmap(file, 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+for advice in (20, 21):  # MADV_COLD, MADV_PAGEOUT
+    mapped.madvise(advice)
+"""
+
+
+def cached_after(folder: Path, enforcer: sandbox.Enforcer) -> bool:
+    """Return whether a file is still in memory when a run has asked for the opposite."""
+    folder.mkdir()
+    with (folder / "file").open("xb") as file:
+        file.write(bytes(1 << 20))
+        os.fsync(file.fileno())  # or it would have to stay
+    policy = sandbox.Policy(folder / "own", (folder / "file",))
+    policy.folder.mkdir()
+    command = [sys.executable, "-c", EVICT, str(folder / "file")]
+    with sandbox.start(command, policy, enforcer, {}) as run, (folder / "file").open("rb") as file:
+        assert run.wait(20) == 0
+        try:
+            return os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            pytest.skip(f"this file system does not tell what is cached: {error}")
+
+
+def test_a_run_evicts_no_file_from_memory(enforcer: sandbox.Enforcer, tmp_path: Path) -> None:
+    if cached_after(tmp_path / "without", "none"):
+        pytest.skip("it cannot without a sandbox either: a file system in memory")
+    assert cached_after(tmp_path / "within", enforcer)
+
+
 def test_landlock_scope_holds_without_the_filter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("landlock")
     if landlock.abi() < landlock.SIGNALS:
@@ -201,7 +238,7 @@ def test_landlock_scope_holds_without_the_filter(tmp_path: Path, monkeypatch: py
     assert all(result.startswith("PermissionError") for result in results.values()), results
 
 
-@pytest.mark.parametrize("call", seccomp.FORBIDDEN)
+@pytest.mark.parametrize("call", REFUSED)
 def test_the_kernel_refuses_every_forbidden_call(call: str, refusals: Mapping[str, str]) -> None:
     assert refusals[call].startswith("PermissionError")
 
@@ -209,9 +246,9 @@ def test_the_kernel_refuses_every_forbidden_call(call: str, refusals: Mapping[st
 @pytest.fixture(scope="module")
 def refusals(kept_by: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     column = seccomp.ARCHITECTURES[platform.machine()][0]
-    calls = [name for name, numbers in seccomp.FORBIDDEN.items() if numbers[column] is not None]
+    calls = [name for name, numbers in REFUSED.items() if numbers[column] is not None]
     attempts = {name: f"call({name!r}, 0, 0, 0, 0, 0)" for name in calls}
-    absent = dict.fromkeys(seccomp.FORBIDDEN.keys() - calls, "PermissionError: no such call here")
+    absent = dict.fromkeys(REFUSED.keys() - calls, "PermissionError: no such call here")
     with keeper(kept_by) as enforcer:
         return absent | Outside(tmp_path_factory.mktemp("calls")).try_out(attempts, enforcer)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Self
 
 from pytest_autoresearch import scratch
-from pytest_autoresearch.measuring import bubblewrap, landlock, seccomp
+from pytest_autoresearch.measuring import bubblewrap, landlock, processes, seccomp
 from pytest_autoresearch.oneline import one_line
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ FEWEST_FILES = 128  # for Python, torch and its threads
 TRIAL_START = 20.0  # seconds that an enforcer has to start nothing
 STOPPING = 0.2  # seconds to stop all of a run, which may fork on
 STEP = 0.001  # seconds that the stopped get before the next look
-PROCESS_CLOCK = 2  # CPUCLOCK_SCHED: what makes a clock's id of a process's, as clock_getcpuclockid(3) does
 SIGNALS = range(129, 193)  # exit codes that stand for death by a signal: 128 + its number
 
 # Of the system: its programs and libraries, and what they look up. No key, no home, no socket, no log.
@@ -276,7 +275,7 @@ class Guarded:
             # Parents come before their children: one that ends in between is missed once, not counted twice.
             for process in self._family():
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    times, own = process.cpu_times(), _own_seconds(process)
+                    times, own = process.cpu_times(), processes.own_seconds(process)
                     alive += times.children_user + times.children_system
                     if process.pid != self.process.pid:  # the warden's own are not the run's
                         alive += own
@@ -288,8 +287,9 @@ class Guarded:
     def stopped(self) -> Iterator[None]:
         """Have the run and all its descendants stand still inside of the block, as far as they can.
 
-        A run can wake itself, by a timer whose signal is SIGCONT, or fork faster than it is followed. What
-        it then uses of the processor is in :meth:`cpu_seconds`. What it had stopped itself stays stopped.
+        A run can fork faster than it is followed and, where no filter forbids it, wake itself by a timer
+        whose signal is SIGCONT. What it then uses of the processor is in :meth:`cpu_seconds`. What it had
+        stopped itself stays stopped.
         """
         import psutil
 
@@ -313,11 +313,10 @@ class Guarded:
         """Return the processes of the run that may use the processor now."""
         import psutil
 
-        still = psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD
         moving = []
         for process in self._family()[1:]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if process.status() not in still:
+                if processes.moves(process):
                     moving.append(process)
         return moving
 
@@ -328,7 +327,7 @@ class Guarded:
         held = 0
         for process in self._family()[1:]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                held += process.memory_info().rss
+                held += processes.resident(process)
         return held / 2**20
 
     def cancel(self) -> None:
@@ -357,15 +356,6 @@ class Guarded:
             warden = psutil.Process(self.process.pid)
             return [warden, *warden.children(recursive=True)]
         return []
-
-
-def _own_seconds(process: psutil.Process) -> float:
-    """Return the processor seconds of a process alone, to the nanosecond where the kernel tells."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # it has ended
-            return time.clock_gettime(~process.pid << 3 | PROCESS_CLOCK)
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def _signalled(code: int) -> int:

@@ -32,7 +32,7 @@ perf_event_open get_robust_list
 prctl(PR_SCHED_CORE)                       process, group          denied: it keeps others off a core
 fcntl(F_SETOWN, F_SETOWN_EX, F_SETSIG)     process, group          denied: they direct a file's signals
 ioctl(FIOSETOWN, SIOCSPGRP)                process, group          denied, as F_SETOWN
-fcntl(F_SETLEASE)                          who opens the file      denied: the other one has to wait
+fcntl(F_SETLEASE, F_SETDELEG)              who opens the file      denied: the other one has to wait
 ioctl(TIOCSTI, TIOCLINUX), vhangup         who has the terminal    denied
 System V IPC, keyctl, bpf, io_uring        identifiers             denied
 setpgid                                    process, group          harmless: takes only the caller and its
@@ -53,6 +53,30 @@ membarrier                                 processors              harmless: a m
 getpgid getsid getpriority ioprio_get      process, thread         harmless: they only tell
 sched_get* capget clock_gettime
 =========================================  ======================  ========================================
+
+Other calls name nobody, and yet reach others: by what the kernel has once for all of a user or the machine.
+
+=====================================  ===========  =========================================================
+what is shared                         by all of    what is done, and what stays
+=====================================  ===========  =========================================================
+attributes and versions of files       the machine  nothing is changed, by ATTRIBUTES or by an ioctl of a
+                                                    file system, which need no right to write
+which files are in the page cache      the machine  no answers; advice to evict does nothing. Stays:
+                                                    who reads a file brings it in, and the next one can tell
+                                                    by the time that reading takes, or by its page faults
+names of files, and who opens them     the machine  inotify and fanotify are denied. Stays under Landlock:
+                                                    what stat tells of a name that is known, last access too
+timers, and epolls that wait for them  processors   denied, signalfd too. Stays: an alarm for each process;
+                                                    a sleep ends when its thread is stopped
+AIO slots; io_uring, BPF               the machine  denied
+keys, message queues, System V IPC     the user     denied
+inotify instances and watches          the user     denied
+descriptors in sockets                 the user     warden.py: a run may open fewer files than pytest
+epoll watches, queued signals, pipes,  the user     stays, until the run ends: who wants more of them
+processes and their numbers                         meanwhile gets an error, of pipes smaller ones
+locks                                  the file     stays: on files that it may read, and nobody else locks
+command lines, /proc/locks             the machine  stays under Landlock: they can be read
+=====================================  ===========  =========================================================
 
 Files can act on other tasks too, without any of these calls: but /proc is read-only for a run, and neither
 enforcer lets it see /sys/fs/cgroup. Real-time scheduling or a higher priority of the run itself would starve
@@ -109,6 +133,7 @@ FORBIDDEN = {
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
+    "io_setup": (206, 0),
     "modify_ldt": (154, None),
     # another view of the file system
     "unshare": (272, 97),
@@ -180,6 +205,21 @@ ATTRIBUTES = {
     "utimensat": (280, 88),
 }
 
+# What tells of others or slows them down, and an honest run can do without; an agent's programs may need it.
+NOT_FOR_RUNS = {
+    # which files, and which parts of them, somebody has read
+    "mincore": (27, 232),
+    "cachestat": (451, 451),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27),
+    # what fires while a run is stopped, any number of times for each of its processes
+    "timer_create": (222, 107),
+    "timerfd_create": (283, 85),
+    "signalfd": (282, None),
+    "signalfd4": (289, 74),
+}
+
 # Calls that act on oneself or on another: which values of their arguments mean oneself.
 ONESELF = {
     "prlimit64": (302, 261, {0: 0}),
@@ -200,24 +240,26 @@ CLOCKS = {"timer_create": (222, 107), "clock_nanosleep": (230, 115)}
 CLONE, CLONE3, SOCKET, SOCKETPAIR = (56, 220), (435, 435), (41, 198), (53, 199)
 FCNTL, IOCTL, PRCTL, SIGACTION = (72, 25), (16, 29), (157, 167), (13, 134)
 SETAFFINITY, SECCOMP = (203, 122), (317, 277)
+FADVISE, MADVISE, PREADV2, PWRITEV2 = (221, 223), (28, 233), (327, 286), (328, 287)
 NEWEST = 463  # the first call that came after this list: whatever else it is, it is not needed
 NEW_NAMESPACES = 0x7E020000  # the CLONE_NEW* flags of clone
-# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE; and F_SET_RW_HINT, of the file too
-CONTROLS = (8, 10, 15, 1024, 1036, 1038)
+# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_SETDELEG; and F_SET_RW_HINT, of the file too
+CONTROLS = (8, 10, 15, 1024, 1040, 1036, 1038)
 SCHED_CORE = 62  # an option of prctl
 TERMINAL = (0x8901, 0x8902, 0x5412, 0x541C)  # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
-FLAGS = (
-    0x40086602,
-    0x40046602,
-    0x401C5820,
-    0x40087602,
-)  # FS_IOC_SETFLAGS, its 32 bits, FSSETXATTR, SETVERSION
+# The second lowest byte of an ioctl says who has defined it. All file systems together: ext4 and whatever has
+# taken over from it, versions, XFS, Btrfs, FAT, F2FS, Ceph, SMB, bcachefs. Some of theirs change a file by a
+# descriptor that only reads. Drivers of GPUs have F, d, K, m and 0.
+FILE_SYSTEMS = (*b"fvXr", 0x94, 0xF5, 0x97, 0xCF, 0xBC)
+EVICTING = (20, 21)  # MADV_COLD, MADV_PAGEOUT
+NO_WAIT = 0x8  # RWF_NOWAIT, which reads only what is cached
 AF_UNIX = 1
 INTERNET = (2, 10, 16)  # AF_INET, AF_INET6, and AF_NETLINK, by which the C library learns of interfaces
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # its column, its AUDIT_ARCH
 ALLOW, KILL_PROCESS, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 DENY, UNKNOWN, PRETEND, ASK = ERROR | errno.EPERM, ERROR | errno.ENOSYS, ERROR, 0x7FC00000
+UNSUPPORTED = ERROR | errno.EOPNOTSUPP  # as of a file system that has no such thing: programs know what to do
 
 # Classic BPF: load a word of `struct seccomp_data`, compare it, jump, return.
 LOAD, AND, EQUAL, AT_LEAST, JUMP, RETURN = 0x20, 0x54, 0x15, 0x35, 0x05, 0x06
@@ -259,8 +301,13 @@ def program(*, isolated: bool, scoped: bool = True, agent: bool = False) -> byte
     for numbers in FORBIDDEN.values():
         code += _call(numbers[column], [_op(RETURN, DENY)])
     if not agent:
-        for numbers in ATTRIBUTES.values():
+        for numbers in NOT_FOR_RUNS.values():
+            code += _call(numbers[column], [_op(RETURN, DENY)])
+        for numbers in (*ATTRIBUTES.values(), FADVISE):
             code += _call(numbers[column], [_op(RETURN, PRETEND)])
+        code += _call(MADVISE[column], _deny(2, EVICTING, answer=PRETEND))
+        for reading in (PREADV2, PWRITEV2):
+            code += _call(reading[column], _unless(5, [0], otherwise=UNSUPPORTED, mask=NO_WAIT))
         code += _call(SIGACTION[column], _mourn())
     for *oneself, arguments in ONESELF.values():
         conditions = [_unless(argument, [value]) for argument, value in arguments.items()]
@@ -281,7 +328,9 @@ def program(*, isolated: bool, scoped: bool = True, agent: bool = False) -> byte
     code += _call(CLONE[column], _unless(0, [0], mask=NEW_NAMESPACES))
     code += _call(CLONE3[column], [_op(RETURN, UNKNOWN)])  # its flags lie in memory; libc falls back to clone
     code += _call(FCNTL[column], _deny(1, CONTROLS))
-    code += _call(IOCTL[column], _deny(1, [*TERMINAL, *FLAGS]))
+    types = [kind << 8 for kind in FILE_SYSTEMS]
+    of_files = _deny(1, types, answer=UNSUPPORTED, mask=0xFF00)
+    code += _call(IOCTL[column], [*_deny(1, TERMINAL), *of_files])
     return b"".join([*code, _op(RETURN, ALLOW)])
 
 
@@ -302,11 +351,12 @@ def _call(number: int | None, body: list[bytes]) -> list[bytes]:
     return [] if number is None else [_op(EQUAL, number, 0, len(body)), *body]
 
 
-def _deny(argument: int, values: Collection[int]) -> list[bytes]:
-    """Deny the call when an argument, of 32 bits, is one of *values*."""
+def _deny(argument: int, values: Collection[int], *, answer: int = DENY, mask: int = WORD) -> list[bytes]:
+    """Answer *answer* when an argument, of 32 bits, is one of *values* under *mask*."""
     comparisons = [_op(EQUAL, value, len(values) - index + 1, 0) for index, value in enumerate(values)]
     # The number is loaded again for the rules that follow.
-    return [_argument(argument), *comparisons, _op(LOAD, NUMBER), _op(JUMP, 1), _op(RETURN, DENY)]
+    rest = [_op(LOAD, NUMBER), _op(JUMP, 1), _op(RETURN, answer)]
+    return [_argument(argument), _op(AND, mask), *comparisons, *rest]
 
 
 def _unless(
