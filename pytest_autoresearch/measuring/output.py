@@ -166,7 +166,7 @@ def _chunks(guarded: Guarded, check: Callable[[], None], handover: Handover | No
     """Yield what the run prints as it comes; in between *check* its time, and see to its handover."""
     assert guarded.process.stdout is not None
     descriptor = guarded.process.stdout.fileno()
-    with selectors.DefaultSelector() as selector:
+    with selectors.PollSelector() as selector:  # a user has so many epoll watches, which a run may use up
         selector.register(descriptor, selectors.EVENT_READ)
         if handover is not None:
             selector.register(handover, selectors.EVENT_READ, handover)

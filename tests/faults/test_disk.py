@@ -130,6 +130,27 @@ def test_a_full_folder_for_temporary_files(campaign: Project, pages: int, when: 
     goes_on(campaign)
 
 
+FILLING = """LR = 0.06
+with open("filler", "wb", buffering=0) as filler:
+    try:
+        while True:
+            filler.write(bytes(1 << 16))
+    except OSError:
+        pass
+print("x" * (1 << 20), flush=True)
+"""
+
+
+@pytest.mark.usefixtures("small_disks")
+def test_a_run_that_fills_the_disk_has_crashed(campaign: Project) -> None:
+    """What the harness has no room for is the log; without the run's folder there is room again."""
+    campaign.proposes(("LR = 0.04", FILLING), ("LR = 0.04", "LR = 0.05")).commit("Propose something else")
+    campaign.temporary = campaign.path / ".git" / "tmp"
+    campaign.temporary.mkdir(exist_ok=True)
+    session = on_disk(campaign, campaign.path, "", "", size=48 << 20).exits(0)
+    session.decides("crashed", "kept").shows("CRASHED (it filled the disk)").leaves_clean()
+
+
 @pytest.mark.usefixtures("small_disks")
 def test_a_full_folder_of_the_campaign(campaign: Project) -> None:
     session = on_disk(campaign, campaign.path / ".autoresearch", "full but for 0", BEGINNING)
