@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pytest_autoresearch.agents import edits
 from pytest_autoresearch.agents.substance import LARGEST, difference, essence, tokens
 
-TRAIN = (Path(__file__).parent.parent / "experiment" / "train.py").read_text(encoding="utf-8")
+# A copy: what a campaign has kept changes the experiment's own.
+TRAIN = (Path(__file__).parent / "data" / "train.txt").read_text(encoding="utf-8")
 
 SAME = {
     "layout": (

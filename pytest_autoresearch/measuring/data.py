@@ -23,7 +23,7 @@ class Data:
     shared: tuple[Path, ...] = ()
     """Files and folders that a run may read from its start."""
     training: tuple[Path, ...] = ()
-    """Files that a run is handed when its clock starts."""
+    """Files with the first of which a run's clock starts."""
     validation: tuple[Path, ...] = ()
     """Files and folders that no run may read, and the scorer may. If there are any, scores are sealed."""
 

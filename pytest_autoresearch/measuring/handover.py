@@ -24,7 +24,7 @@ from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
 from pytest_autoresearch.oneline import one_line, quoted
 
 Thorough = Callable[[float], bool]
-"""Tells of a score whether it counts so much that every row is to be probed for it, and not just some."""
+"""Tells of a score whether it counts so much that its model is probed thoroughly."""
 
 # Seconds on the clock that may be spent before and after training, to compile and to seal, at the very most.
 OFF_CLOCK = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,14 +27,15 @@ NODES, NODES_AT_LEAST = 16, 2_000  # times the baseline's; nodes
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Needs:
-    """What one run took beside its training, or several at most."""
+    """What one run took beside its training; of several their median start-up, else the largest figures."""
 
     startup: float
     """Seconds on the clock, from the start of the process to its training data."""
     sealing: float
     """Seconds on the clock, from the digest of the model to the model."""
     predicting: float
-    """Seconds that the model predicted for, in one pass over the validation data, by the scorer's clock."""
+    """Seconds that the scorer's pass over the validation data took: the processor's, or wall time on an
+    accelerator."""
     nodes: int
     """Nodes of the model's graph."""
 
@@ -44,7 +46,7 @@ class Needs:
         if not known:
             return None
         return cls(
-            max(one.startup for one in known),
+            statistics.median_low(one.startup for one in known),  # the first one may find cold caches
             max(one.sealing for one in known),
             max(one.predicting for one in known),
             max(one.nodes for one in known),

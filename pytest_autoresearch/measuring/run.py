@@ -97,16 +97,18 @@ def measure(
         limit: seconds of wall time after which the whole process tree is killed.
         log: where the output is written as well.
         on_line: called with each line of output; a carriage return ends a line too.
-        thorough: which sealed scores are worth probing every row for, and not just some.
-        claimed: whether a sealed model is scored on the text for claims too, which no verdict sees, and
-            probed in every row there.
+        thorough: which sealed scores count so much that they are probed thoroughly, as a claim's always are.
+        claimed: whether a sealed model is scored on the text for claims too, which no verdict sees.
         needs: what the baseline took beside its training, to which a sealed run is held; None is no limit.
 
     Raises:
         output.TimedOut: a limit was reached.
         output.Crashed: the script failed, or gave no finite score.
         output.ScoreRefused: the model it handed in cannot be scored, or cheats.
+        scorer.Broken: there is no scorer.
     """
+    if conditions.terms is not None:
+        conditions.terms.scorer.wait()
     started = time.monotonic()
     with _blameless(log), fresh_directory(files) as folder, contextlib.ExitStack() as opened:
         environment = conditions.environment(seed, folder)

@@ -76,6 +76,14 @@ class Scorer:
         """Seconds until a score is there or given up: from a cold start, probed twice, and for a claim."""
         return ATTEMPTS * (WARMING_UP + 3 * (self.limit + MARGIN))
 
+    def wait(self) -> None:
+        """Wait until the process is ready, so that it does not get so at the expense of a run.
+
+        Raises:
+            Broken: it does not start.
+        """
+        self._ready()
+
     def start(self) -> None:
         """Start the process, unless it runs, without waiting for it to get ready."""
         if self._guarded is not None:

@@ -9,7 +9,8 @@ every shortcoming of a model there is one answer, Refused, and its message is on
 speaks over the wire that it inherits: ``{"ready": true}``, and then to each request with its sealed model,
 a descriptor or a path, with a :class:`measurement.Scored` or ``{"refused": "reason"}``::
 
-    {"score": true, "digest": "sha256", "share": 0.1, "split": "val", "seconds": 60, "memory": 8589934592}
+    {"score": true, "digest": "sha256", "share": 0.1, "split": "val", "seconds": 60, "memory": 8589934592,
+     "predicting": 12.5, "nodes": 4000}
 
 Before that it says ``{"read": true}``, once the model is read: until then no failure is the model's, and the
 answer is ``{"failed": "reason"}``.
