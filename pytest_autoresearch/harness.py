@@ -59,8 +59,8 @@ def clock() -> float:
 def charged() -> float:
     """Return the seconds of its budget that this run had used when its training started.
 
-    A start-up that takes longer than the committed script's is charged. :func:`clock` counts it in; a script
-    that reads another clock, of the processor or of wall time, has to add it.
+    A start-up that takes longer than the committed script's is charged. :func:`clock` counts it in; a
+    script that reads another clock, of the processor or of wall time, has to add it.
     """
     return _charged
 
@@ -68,8 +68,8 @@ def charged() -> float:
 def trace(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> None:
     """Trace the model that will be handed in, before the clock starts; :func:`score` then need not, on it.
 
-    A model whose graph changes later, but for its weights, is refused in the end. One that cannot be traced is
-    refused then too, and not here.
+    A model whose graph changes later, but for its weights, is refused in the end. One that cannot be
+    traced is refused then too, and not here.
 
     Args:
         model: as for :func:`score`; another one of the same structure may be handed in.
