@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from pytest_autoresearch.measuring import scoring
 from pytest_autoresearch.measuring.probes import Probes
 from pytest_autoresearch.measuring.scoring import score
-from pytest_autoresearch.measuring.sealed import Refused
+from pytest_autoresearch.measuring.sealed import Refused, Sealed
 from tests.looking_ahead import (
     Base,
     BatchStatistics,
@@ -123,6 +124,21 @@ def test_bits_of_16_have_no_score_in_float32() -> None:
 
     with pytest.raises(Refused, match=r"^it is not causal in 16 bits, and without a score in float32: aten"):
         scored(made(Bits))
+
+
+def test_float32_may_predict_no_longer_than_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Sealed.__call__
+
+    def slow(model: Sealed, tokens: torch.Tensor) -> torch.Tensor:
+        began = time.process_time()
+        while time.process_time() - began < 0.2:
+            pass
+        return plain(model, tokens)
+
+    monkeypatch.setattr(Sealed, "widen", lambda _model: monkeypatch.setattr(Sealed, "__call__", slow))
+    content, announced = sealed(made(Tipping))
+    with pytest.raises(Refused, match=r"without a score in float32: its predictions take more than 5\.0 s"):
+        score(prepare, content, announced, 1.0, predicting=5.0)
 
 
 # ---------------------------------------------------------------------------

@@ -65,6 +65,7 @@ READ = b"\n"  # what it says first, once it has read the model
 # Nats by which replacing the future may change a surprise. Attention and matrix products give exactly 0; an
 # FFT, or a dispatch whose groups change their sizes, rounds in float32 by about 1e-5.
 TOLERANCE = 1e-3
+SLOWER = 4.0  # times that an accelerator may take in float32 for what it does in 16 bits
 # Probes before a score is kept, stored or claimed. Looking ahead at one position in 1,024 is then worth most:
 # it is missed in 37 % of all cases, and gains a part in 2,800 of the score on the mean. benchmarks/probes.py
 THOROUGH = 1_024
@@ -103,7 +104,8 @@ def score(
         # are the same ones: others would be a second chance to be missed.
         model.widen()
         try:
-            claimed, _, probes = _probed(prepare, model, share, split, seed)
+            times = 1 if prepare.DEVICE.type == "cpu" else SLOWER
+            claimed, _, probes = _probed(prepare, model, share, split, seed, predicting=times * predicting)
         except Refused as error:
             raise Refused(f"it is not causal in 16 bits, and without a score in float32: {error}") from None
     if caught := probes.caught(TOLERANCE):
