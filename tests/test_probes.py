@@ -121,7 +121,7 @@ def missed(every: int, share: float, least: int, times: int) -> tuple[int, float
     [
         (32, 0.1, 1, 0.4, 0.5),
         (128, 1.0, scoring.THOROUGH, 0, 1e-3),
-        (256, 1.0, scoring.THOROUGH, 0.01, 0.03),
+        (256, 1.0, scoring.THOROUGH, 0.01, 0.06),
         (1024, 1.0, scoring.THOROUGH, 0.33, 0.4),
     ],
 )
