@@ -55,13 +55,13 @@ def test_it_learns_within_its_budget_and_says_how_it_went(tmp_path: Path, cache:
     assert (
         0.5 < figures["val_bpb"] < 3.4
     )  # untrained, each target costs log2 of the vocabulary: more than 3.5
-    assert 1.0 <= figures["training_seconds"] < 2.5  # it stops before the step that would not end in time
+    assert 1.5 <= figures["training_seconds"] <= 2.2  # it stops before the step that would not end in time
     assert figures["total_tokens_M"] == round(figures["num_steps"] * 2**9 / 1e6, 3)
     assert 100 < figures["peak_vram_mb"] < 4000
     line = r"step \d{5} \(\d+\.\d%\) \| loss: \d+\.\d{6} \| lrm: \d\.\d\d \| dt: \d+ms"
     line += r" \| tok/sec: [\d,]+ \| epoch: 1 \| remaining: \d+s *"
     progress = [text for text in result.stdout.splitlines() if text.startswith("step")]
-    assert 2 <= len(progress) <= 150  # some ten a second of wall time, which a busy machine takes more of
+    assert 2 <= len(progress) <= 10 * figures["total_seconds"] + 2  # ten a second of wall time at most
     assert all(re.fullmatch(line, text) for text in progress)
 
 
