@@ -18,7 +18,7 @@ from tests.project import Project, Session, wait_for
 
 FAULTS = Path(__file__).parent
 OPTIONS = ("--autoresearch", "--autoresearch-tag=t", "--autoresearch-sandbox=none")
-KILLS = 200
+KILLS = int(os.environ.get("AUTORESEARCH_TEST_KILLS", "60"))  # at random moments
 # What is on the screen a moment before: nothing, what comes before the first run, the first verdict.
 MOMENTS = ("", "trust:", "::baseline PASSED", "::trial[", "::trial[")
 # In the order in which a new campaign comes to them; the last two bring the opening to the working tree.
