@@ -156,6 +156,7 @@ def start(
             "open_files": None if seen.agent else _open_files(),
             "stdio": None if stdio is None else list(stdio),
             "ruleset": None,
+            "names_threads": not seen.agent,
             "system_calls": None,
             "asks": None,
         }
