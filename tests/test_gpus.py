@@ -12,6 +12,7 @@ import pytest
 
 from pytest_autoresearch.measuring import gpus, sandbox
 from tests.enforcers import KEEPERS, keeper
+from tests.project import Project
 
 # By address on the PCI bus: the number of the node, and the UUID.
 CARDS = {
@@ -150,11 +151,27 @@ def test_the_name_of_a_mig_device_stays(machine: Path) -> None:
 def test_a_gpu_that_torch_does_not_find_is_told_of(machine: Path, tmp_path: Path) -> None:
     version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\n"
     (machine / "proc/driver/nvidia/version").write_text(version)
-    built_for_cpus = gpus.unused("2.13.0+cpu", machine)
+    built_for_cpus = gpus.unused("2.13.0+cpu", {}, machine)
     assert built_for_cpus is not None
     assert "(/dev/nvidia0)" in built_for_cpus
     assert "built for CPUs only" in built_for_cpus
-    too_old = gpus.unused("2.13.0+cu130", machine)
+    too_old = gpus.unused("2.13.0+cu130", {}, machine)
     assert too_old is not None
     assert "its driver 535.129.03 may be too old for torch 2.13.0+cu130" in too_old
-    assert gpus.unused("2.13.0+cpu", tmp_path / "another") is None
+    assert gpus.unused("2.13.0+cpu", {}, tmp_path / "another") is None
+    assert gpus.unused("2.13.0+cpu", {"CUDA_VISIBLE_DEVICES": ""}, machine) is None
+
+
+def test_the_user_is_told_of_a_gpu_that_is_not_used(project: Project) -> None:
+    machine = made_up(project.path / ".git" / "machine")
+    prepare = project.script.with_name("prepare.py")
+    prepare.write_text(prepare.read_text() + '    print("torch: 2.13.0+cpu")\n')
+    project.write(
+        conftest_py=f"""
+        from pathlib import Path
+        from pytest_autoresearch.measuring import gpus
+        gpus.unused.__defaults__ = (Path({str(machine)!r}),)
+    """
+    ).commit()
+    session = project.research("--autoresearch-trials=0").exits(0)
+    session.shows("a GPU is there (/dev/nvidia0) and torch cannot use it: torch 2.13.0+cpu is built for CPUs")

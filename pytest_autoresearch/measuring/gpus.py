@@ -25,6 +25,7 @@ LOOKED_UP = (
     "/sys/module",
 )
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+HIDDEN = ("", "-1")  # values that hide all of them
 
 
 def nodes(environment: Mapping[str, str], root: Path = ROOT) -> list[Path]:
@@ -53,15 +54,16 @@ def seen_among(devices: Collection[Path], environment: Mapping[str, str]) -> dic
     return {VISIBLE: "0"} if asked and not asked.startswith("MIG-") and gpus == 1 else {}
 
 
-def unused(torch: str, root: Path = ROOT) -> str | None:
-    """Return a line about a GPU that torch has not found, None if there is no GPU.
+def unused(torch: str, environment: Mapping[str, str], root: Path = ROOT) -> str | None:
+    """Return a line about a GPU that torch has not found, None if there is no GPU for it.
 
     Args:
         torch: its version, as prepare.py prints it: ``2.13.0+cpu``.
+        environment: of this process, in which the user may hide GPUs.
         root: where /dev and /proc are.
     """
     there = sorted(path for pattern in SIGNS for path in (root / "dev").glob(pattern))
-    if not there:
+    if not there or environment.get(VISIBLE, "0").strip() in HIDDEN:
         return None
     node = Path("/") / there[0].relative_to(root)
     if torch.endswith("+cpu"):
@@ -78,7 +80,7 @@ def _chosen(every: Collection[Path], visible: str, root: Path) -> set[Path]:
     """Return those of the NVIDIA nodes that belong to the first GPU that is *visible*."""
     known = [(uuid, node) for uuid, node in _known(root) if node in every]
     first = visible.partition(",")[0].strip()
-    if not first or first == "-1":  # CUDA then sees none
+    if first in HIDDEN:
         return set()
     if len(known) < len(every):
         return set(every)
