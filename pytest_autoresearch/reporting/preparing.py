@@ -59,9 +59,9 @@ def opened_experiment(
             pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)
     if reporter is not None and reporter.verbosity >= 0:
         reporter.write_line(TRUST[experiment.trust].format(metric=settings.metric))
-        if experiment.device == "cpu" and (version := experiment.platform.get("torch")):
-            if line := gpus.unused(version, os.environ):
-                reporter.write_line(line)
+        version = experiment.platform.get("torch")
+        if version and experiment.device == "cpu" and (line := gpus.unused(version, os.environ)):
+            reporter.write_line(line)
         if copies := experiment.conditions.copies:  # else nobody would know why something cannot be read
             more = f" and {len(copies) - 1} more" * (len(copies) > 1)
             reporter.write_line(f"hidden: copies of held-out data, {one_line(str(copies[0]))}{more}")
