@@ -164,6 +164,13 @@ class Campaign:
             raise Unusable(f"{self._refs}books/paid is no sum of costs ({error}): {relief}") from error
         self._finish_keep()
 
+    @property
+    def is_at_start(self) -> bool:
+        """Whether the branch, once open, still holds the script that the campaign began with."""
+        opening, blob_of = self._refs + "0000", self.repository.blob_of
+        is_new = self.repository.tip_of(opening) is None
+        return is_new or blob_of(self.repository.script, opening) == blob_of(self.repository.script)
+
     def _check_opening(self, opening: str) -> None:
         """Look whether the campaign is still what it was begun as, and stands on its own figures."""
         ground.check_terms(self.tag, trailers_of(self.repository.message(opening)), self._terms)

@@ -85,7 +85,8 @@ class Experiment:
             self.conditions.terms.scorer.start()
 
     def close(self) -> None:
-        """End the scorer."""
+        """End the scorer, and let go of what compilers have kept."""
+        self.conditions.caches.close()
         if self.conditions.terms is not None:
             self.conditions.terms.scorer.close()
 
@@ -135,6 +136,7 @@ class Experiment:
         on_line: OnLine,
         claimed: bool = False,
         needs: Needs | None = None,
+        cold: bool = False,
     ) -> Measurement:
         """Run *source* once beside the committed ``prepare.py``, as :func:`measuring.run.measure` does."""
         name = self.settings.script.name
@@ -150,6 +152,7 @@ class Experiment:
             thorough=thorough,
             claimed=claimed,
             needs=needs,
+            cold=cold,
         )
 
 
@@ -168,7 +171,7 @@ def _describe(fixed: str, settings: Settings, on_line: OnLine) -> dict[str, str]
 def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], files: Data) -> Conditions:
     enforcer = settings.enforcer
     hidden, found = (*files.validation, *files.training), list[Path]()
-    terms = None
+    terms, device = None, described.get("device")
     if files.validation:
         if settings.direction == "maximize":  # what looking ahead brings is added to a score
             raise Unusable(f"{FIXED}: with {data.VALIDATION} a lower score has to be the better one")
@@ -178,9 +181,9 @@ def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], fi
             raise Unusable(
                 f"{FIXED}: with {data.VALIDATION} it has to name its time_budget, in seconds"
             ) from None
-        environment = inherited() | Conditions(settings.metric, settings.time_budget).told(seed=0)
+        told = Conditions(settings.metric, settings.time_budget, device=device).told(seed=0)
         scorer = Scorer(
-            fixed, (*files.validation, *files.shared), enforcer, environment, SCORING + 2 * budget
+            fixed, (*files.validation, *files.shared), enforcer, inherited() | told, SCORING + 2 * budget
         )
         terms = Terms(files, scorer, budget, kind_of(described.get("clock")))
         if enforcer != "none":
@@ -195,4 +198,5 @@ def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], fi
         hidden=(*hidden, *found),
         copies=tuple(found),
         terms=terms,
+        device=device,
     )

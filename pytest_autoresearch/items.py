@@ -81,6 +81,8 @@ class ExperimentItem(pytest.Item):
 
     autoresearch_outcome: tuple[str, str] | None = None
     """A word, ``passed`` or a verdict, and its reason: what the item's report says."""
+    cold = False
+    """Whether its runs begin without what compilers have kept."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -138,6 +140,7 @@ class ExperimentItem(pytest.Item):
                 on_line=follow,
                 claimed=claimed,
                 needs=self.needs(),
+                cold=self.cold,
             )
         kind = [("trust", run.trust), ("sandbox", run.sandbox)]
         self.user_properties += [note for note in kind if note not in self.user_properties]
@@ -249,6 +252,7 @@ class Baseline(ExperimentItem):
     """The committed script, measured again: its stored figure has to reproduce."""
 
     measured: tuple[Measurement, ...] = ()
+    cold = True
 
     def runtest(self) -> None:
         """Measure once and compare; under ``--autoresearch`` measure a new platform several times."""

@@ -105,6 +105,7 @@ class Research:
             try:
                 with opened_experiment(session, self._settings, self.campaign.revision) as experiment:
                     self.campaign.open(experiment)
+                    experiment.conditions.caches.trusted = self.campaign.is_at_start
                     self._say_healed()
                     session.testscollected += self._settings.trials or 0  # what the percentage is of
                     result = yield

@@ -341,7 +341,7 @@ def test_an_enforcer_that_does_not_work_says_why(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="run by an ordinary user already")
 def test_all_of_this_holds_for_an_ordinary_user() -> None:
-    names = ("test_sandbox.py", "test_warden.py", "test_reach.py")
+    names = ("test_sandbox.py", "test_warden.py", "test_reach.py", "test_proc.py")
     files = [str(Path(__file__).with_name(name)) for name in names]
     # Whose processor seconds they are makes no difference.
     options = [

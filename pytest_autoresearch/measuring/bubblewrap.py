@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ ALONE = (
     "--cap-drop",
     "ALL",
 )
+WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH | stat.S_IFDIR  # bits of a mode, of folders too
 
 
 def find() -> str | None:
@@ -78,9 +80,24 @@ def command(
         line += mount
     masks = [path for path in hidden if mounts.get(path, [""])[0] == "--tmpfs"]
     # Root without a capability still owns the kernel's settings in /proc/sys.
-    for path in [*masks, Path("/proc"), Path("/")]:
+    if network:  # and /proc/self/net is the host's
+        masks.append(Path("/proc"))
+    else:
+        for path in _of_the_kernel():
+            line += ["--ro-bind-try", str(path), str(path)]
+    for path in [*masks, Path("/")]:
         line += ["--remount-ro", str(path)]
     return [*line, "--chdir", str(work), "--seccomp", str(system_calls), "--", *inner]
+
+
+def _of_the_kernel() -> list[Path]:
+    """Return what in /proc is no process's and can be written to, or may hold such files.
+
+    The rest of /proc has to be writable: CUDA's driver names its threads through it, and without a name it
+    does not start. The namespace of processes holds the run's own alone.
+    """
+    others = (path for path in Path("/proc").iterdir() if not path.name.isdecimal())
+    return sorted(path for path in others if not path.is_symlink() and path.stat().st_mode & WRITABLE)
 
 
 def _mask(path: Path) -> list[str]:

@@ -46,7 +46,7 @@ class Needs:
         if not known:
             return None
         return cls(
-            statistics.median_low(one.startup for one in known),  # the first one may find cold caches
+            statistics.median_low(one.startup for one in known),  # the first one may find the disk cold
             max(one.sealing for one in known),
             max(one.predicting for one in known),
             max(one.nodes for one in known),

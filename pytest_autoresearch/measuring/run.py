@@ -16,6 +16,7 @@ from pathlib import Path
 from pytest_autoresearch import scratch
 from pytest_autoresearch.disk import FULL, NO_ROOM, Unwritable, is_full, writing
 from pytest_autoresearch.measuring import sandbox
+from pytest_autoresearch.measuring.compiled import CompilerCache, places
 from pytest_autoresearch.measuring.handover import Handover, Terms, Thorough
 from pytest_autoresearch.measuring.measurement import Measurement, is_score, possible
 from pytest_autoresearch.measuring.needs import Needs
@@ -23,11 +24,15 @@ from pytest_autoresearch.measuring.output import Crashed, OnLine, Output, check_
 from pytest_autoresearch.measuring.wire import VARIABLE, Wire
 from pytest_autoresearch.oneline import MARK, quoted
 
-# What a run inherits: enough to find its interpreter, its accelerator and its language, and no key.
+# What a run inherits: enough to find its interpreter, its accelerator and its language, and no key. Triton's
+# folders lie where a sandbox lets nobody write, and what it keeps elsewhere for others is no run's either.
 INHERITED = re.compile(
     r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|XDG_CACHE_HOME|AUTORESEARCH_CACHE"
-    r"|CUDA_.*|NVIDIA_.*|ROCR_.*|HIP_.*|HF_HOME|HF_HUB_OFFLINE|OMP_.*|MKL_.*"
+    r"|CUDA_.*|NVIDIA_.*|ROCR_.*|HIP_.*|HSA_.*|HF_HOME|HF_HUB_OFFLINE|OMP_.*|MKL_.*"
+    r"|CC|CXX|PYTORCH_.*|TORCH_.*|TRITON_(?!HOME|CACHE_|DUMP_DIR|OVERRIDE_DIR|REMOTE_|REDIS_).*"
 )
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)  # in a name: never inherited
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # today's name, and the one before
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,30 +53,47 @@ class Conditions:
     """MiB that all processes of a run may use together; None is no limit."""
     terms: Terms | None = None
     """Of a sealed experiment; None where the score is what the script prints."""
+    device: str | None = None
+    """What ``prepare.py`` computes on, as it says itself: ``cuda``."""
+    caches: CompilerCache = dataclasses.field(default_factory=CompilerCache)
+    """What compilers may begin with."""
 
     def environment(self, seed: int, folder: Path) -> dict[str, str]:
         """Return the environment of a run in *folder*, built from nothing but the names in ``INHERITED``."""
-        environment = inherited() | self.told(seed)
+        environment = inherited() | self.told(seed) | places(folder)
+        if self.is_on_cuda and not environment.keys() & set(ALLOCATOR):
+            environment[ALLOCATOR[0]] = "expandable_segments:True"  # as upstream: less memory is lost to gaps
         if self.enforcer == "none":
             return environment
         # In a sandbox there is no home: what a library wants to write goes where all of it is forgotten.
         caches = environment.pop("XDG_CACHE_HOME", None) or f"{Path.home()}/.cache"
         environment.setdefault("HF_HOME", f"{caches}/huggingface")
-        own = dict.fromkeys(("HOME", "TMPDIR"), str(folder))
-        # Compilers start a process for each core, and share memory with it, which not every sandbox has.
-        return environment | own | {"HF_HUB_OFFLINE": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        own = dict.fromkeys(("HOME", "TMPDIR"), str(folder)) | {"HF_HUB_OFFLINE": "1"}
+        # A compiler starts a process for each core that it may use. They share memory, which Landlock denies;
+        # and where the processor's time is what counts, they only cost.
+        alone = self.enforcer == "landlock" or not self.is_on_cuda
+        return environment | own | ({"TORCHINDUCTOR_COMPILE_THREADS": "1"} if alone else {})
+
+    @property
+    def is_on_cuda(self) -> bool:
+        """Whether the experiment computes on a GPU that torch calls CUDA, of AMD's too."""
+        return (self.device or "").partition(":")[0] == "cuda"
 
     def told(self, seed: int) -> dict[str, str]:
         """Return what the harness tells a script through its environment."""
         told = {"AUTORESEARCH_SEED": str(seed), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        told["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # or an index would mean another GPU than sandboxes give
         if self.time_budget is not None:
             told["AUTORESEARCH_TIME_BUDGET"] = f"{self.time_budget:g}"
+        if self.device is not None:
+            told["AUTORESEARCH_DEVICE"] = self.device
         return told
 
 
 def inherited() -> dict[str, str]:
     """Return what of this process's environment is handed on."""
-    return {key: value for key, value in os.environ.items() if INHERITED.fullmatch(key)}
+    names = (name for name in os.environ if INHERITED.fullmatch(name) and not SECRET.search(name))
+    return {name: os.environ[name] for name in names}
 
 
 def measure(
@@ -86,6 +108,7 @@ def measure(
     thorough: Thorough = lambda _score: True,
     claimed: bool = False,
     needs: Needs | None = None,
+    cold: bool = False,
 ) -> Measurement:
     """Run *script* once, in a fresh directory that holds *files* and nothing else.
 
@@ -100,6 +123,7 @@ def measure(
         thorough: which sealed scores count so much that they are probed thoroughly, as a claim's always are.
         claimed: whether a sealed model is scored on the text for claims too, which no verdict sees.
         needs: what the baseline took beside its training, to which a sealed run is held; None is no limit.
+        cold: begin without what compilers have kept, as the baseline does; what this run keeps is for others.
 
     Raises:
         output.TimedOut: a limit was reached.
@@ -119,6 +143,8 @@ def measure(
             opened.callback(other.close)
             environment[VARIABLE] = str(other.fileno())
             theirs = [other.fileno()]
+        if not cold:
+            conditions.caches.copy_to(folder)
         policy = sandbox.Policy(folder, conditions.readable, conditions.hidden)
         command = [sys.executable, script]
         guarded = sandbox.start(command, policy, conditions.enforcer, environment, theirs)
@@ -136,6 +162,9 @@ def measure(
             handover=handover,
             memory_limit=conditions.memory_limit,
         )
+        if cold:
+            guarded.end()  # so that nothing writes to it any more
+            conditions.caches.keep(folder)
     wall_seconds = time.monotonic() - started
     return _measurement(output, conditions, handover, seed, wall_seconds)
 

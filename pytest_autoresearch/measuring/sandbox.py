@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Self
 
 from pytest_autoresearch import scratch
-from pytest_autoresearch.measuring import bubblewrap, landlock, processes, seccomp
+from pytest_autoresearch.measuring import bubblewrap, gpus, landlock, processes, seccomp
 from pytest_autoresearch.oneline import one_line
 
 if TYPE_CHECKING:
@@ -79,9 +79,6 @@ OF_AGENTS = (
 # A virtual environment may have been made in the root of a repository: no more of it than this.
 OF_AN_ENVIRONMENT = ("bin", "lib", "lib64", "include", "share", "etc", "pyvenv.cfg")
 DEVICES = ("null", "zero", "full", "random", "urandom")
-# Not run on a GPU.
-GPUS = ("nvidia*", "kfd", "dri")
-OF_GPUS = ("/sys/devices", "/sys/bus/pci", "/sys/class/drm", "/sys/class/kfd", "/sys/module", "/etc/OpenCL")
 
 
 class Unavailable(Exception):
@@ -148,14 +145,16 @@ def start(
         ValueError: something hidden lies in the writable folder.
     """
     seen = _Seen.by(policy)
+    devices = [] if seen.agent else gpus.nodes(environment)  # while an agent works, a run is measured
     with contextlib.ExitStack() as opened:  # for the warden, which inherits it
         order: Order = {
             "command": [_normal(command[0]), *command[1:]],
-            "environment": _environment(environment, seen, enforcer),
+            "environment": _environment(environment, seen, enforcer, devices),
             "descriptors": list(pass_fds),
             "open_files": None if seen.agent else _open_files(),
             "stdio": None if stdio is None else list(stdio),
             "ruleset": None,
+            "names_threads": not seen.agent,
             "system_calls": None,
             "asks": None,
         }
@@ -163,14 +162,14 @@ def start(
             # With the host's network come its abstract Unix sockets, and others may lie in a writable folder.
             filter_ = seccomp.descriptor(seccomp.program(isolated=not seen.agent, agent=seen.agent))
             opened.callback(os.close, filter_)
-            order["command"] = _in_bubblewrap(order["command"], seen, filter_)
+            order["command"] = _in_bubblewrap(order["command"], seen, devices, filter_)
             order["descriptors"].append(filter_)
         elif enforcer == "landlock":
             order["ruleset"] = ruleset = landlock.ruleset(
                 seen.folder,
                 [*seen.readable, Path("/proc")],
                 seen.hidden,
-                [*_plain_devices(), *_gpus(agent=seen.agent)],
+                [*_plain_devices(), *devices],
                 writable=seen.writable,
                 network=seen.agent,
             )
@@ -448,8 +447,8 @@ def _system(*, agent: bool) -> Iterator[Path]:
     yield from map(Path, (*PROGRAMS, *LOOKED_UP))
     if agent:
         yield from map(Path, OF_AGENTS)
-    if _gpus(agent=agent):
-        yield from map(Path, OF_GPUS)
+    elif gpus.nodes({}):
+        yield from map(Path, gpus.LOOKED_UP)
 
 
 def _interpreter() -> Iterator[Path]:
@@ -479,13 +478,7 @@ def _plain_devices() -> list[Path]:
     return [Path("/dev", name) for name in DEVICES]
 
 
-def _gpus(*, agent: bool) -> list[Path]:
-    if agent:  # while it works, a run is measured
-        return []
-    return sorted(path for pattern in GPUS for path in Path("/dev").glob(pattern))
-
-
-def _in_bubblewrap(command: Sequence[str], seen: _Seen, filter_: int) -> list[str]:
+def _in_bubblewrap(command: Sequence[str], seen: _Seen, devices: Sequence[Path], filter_: int) -> list[str]:
     program = bubblewrap.find()
     if program is None:
         raise FileNotFoundError("bwrap is not installed")
@@ -498,17 +491,21 @@ def _in_bubblewrap(command: Sequence[str], seen: _Seen, filter_: int) -> list[st
         writable=seen.writable,
         hidden=seen.hidden,
         links=seen.links,
-        devices=_gpus(agent=seen.agent),
+        devices=devices,
         system_calls=filter_,
         network=seen.agent,
     )
 
 
-def _environment(given: Mapping[str, str], seen: _Seen, enforcer: Enforcer) -> dict[str, str]:
+def _environment(
+    given: Mapping[str, str], seen: _Seen, enforcer: Enforcer, devices: Sequence[Path]
+) -> dict[str, str]:
     temporary = "/tmp" if enforcer == "bwrap" else str(seen.folder)  # noqa: S108 - a private one
     environment = {**given, "TMPDIR": temporary}
     if seen.agent:
         return environment
+    if enforcer != "none":  # or all GPUs are there
+        environment |= gpus.seen_among(devices, given)
     if "PATH" in given:
         entries = given["PATH"].split(os.pathsep)
         environment["PATH"] = os.pathsep.join(os.path.realpath(entry) for entry in entries if entry)

@@ -78,9 +78,10 @@ locks                                  the file     stays: on files that it may 
 command lines, /proc/locks             the machine  stays under Landlock: they can be read
 =====================================  ===========  =========================================================
 
-Files can act on other tasks too, without any of these calls: but /proc is read-only for a run, and neither
-enforcer lets it see /sys/fs/cgroup. Real-time scheduling or a higher priority of the run itself would starve
-all others; that needs a capability or a resource limit, and the run has neither (warden.py).
+Files can act on other tasks too, without any of these calls. But of /proc a run can write only to what is of
+its own processes, under Landlock of its first process's threads (warden.py), and neither enforcer lets it see
+/sys/fs/cgroup. Real-time scheduling or a higher priority of the run itself would starve all others; it needs
+a capability or a resource limit, and the run has neither (warden.py).
 """
 
 from __future__ import annotations
@@ -259,6 +260,9 @@ INTERNET = (2, 10, 16)  # AF_INET, AF_INET6, and AF_NETLINK, by which the C libr
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # its column, its AUDIT_ARCH
 ALLOW, KILL_PROCESS, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 DENY, UNKNOWN, PRETEND, ASK = ERROR | errno.EPERM, ERROR | errno.ENOSYS, ERROR, 0x7FC00000
+# Of sockets: libraries then go on without the service behind them, as on a kernel that was built without any.
+# NVIDIA's ask for a daemon, and are known to give up where that is denied.
+NO_FAMILY = ERROR | errno.EAFNOSUPPORT
 UNSUPPORTED = ERROR | errno.EOPNOTSUPP  # as of a file system that has no such thing: programs know what to do
 
 # Classic BPF: load a word of `struct seccomp_data`, compare it, jump, return.
@@ -321,10 +325,9 @@ def program(*, isolated: bool, scoped: bool = True, agent: bool = False) -> byte
     for timing in CLOCKS.values():
         code += _call(timing[column], _deny_negative(0))
     code += _call(PRCTL[column], _deny(0, [SCHED_CORE]))
-    unix = _unless(0, [AF_UNIX])
-    others = _unless(0, INTERNET) if agent else [_op(RETURN, DENY)]
-    code += _call(SOCKET[column], unix if isolated else others)
-    code += _call(SOCKETPAIR[column], unix)
+    families = [AF_UNIX] if isolated else INTERNET if agent else []
+    code += _call(SOCKET[column], _unless(0, families, otherwise=NO_FAMILY))
+    code += _call(SOCKETPAIR[column], _unless(0, [AF_UNIX]))
     code += _call(CLONE[column], _unless(0, [0], mask=NEW_NAMESPACES))
     code += _call(CLONE3[column], [_op(RETURN, UNKNOWN)])  # its flags lie in memory; libc falls back to clone
     code += _call(FCNTL[column], _deny(1, CONTROLS))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         open_files: int | None  # that each of its processes may have at most; None leaves it at that
         stdio: list[int] | None  # its standard input, output and errors; None leaves it the warden's
         ruleset: int | None  # Landlock's
+        names_threads: bool  # whether it may write to its own /proc/self/task then, and to its threads' names
         system_calls: bytes | None  # a seccomp filter that forbids some
         asks: dict[str, int] | None  # if that asks about signals: the numbers of seccomp and kill
 
@@ -46,7 +47,9 @@ RECEIVE, SEND = 0xC0502100, 0xC0182101  # to a listener: SECCOMP_IOCTL_NOTIF_REC
 # struct seccomp_notif: who asks, by what call, and its first two arguments; struct seccomp_notif_resp.
 QUESTION, ANSWER = struct.Struct("=QI4xi4x8xi4xi4x32x"), struct.Struct("=QqiI")
 CONTINUE = 1  # the flag of an answer that leaves the call to the kernel
-RESTRICT_SELF = 446  # Landlock's system call, of every architecture
+ADD_RULE, RESTRICT_SELF = 445, 446  # Landlock's system calls, of every architecture
+PATH_BENEATH, WRITE_FILE, TRUNCATE = 1, 1 << 1, 1 << 14  # a kind of its rules, and two rights
+CLONE_NEWNET = 0x40000000
 CAPABILITIES = 64  # more than there are
 CAPABILITY_VERSION = 0x20080522
 CANNOT_CONFINE, CANNOT_EXECUTE = 126, 127
@@ -70,6 +73,9 @@ def main(control: int) -> int:
     run = os.fork()
     if run == 0:
         become(order, theirs)
+    if order["ruleset"] is not None and order["names_threads"]:
+        # Held open to the end: else the kernel, short of memory, forgets the folder of allow_naming's rule.
+        os.open(f"/proc/{run}/task", os.O_PATH)
     let_go(order)
     if ours and theirs and order["asks"]:
         theirs.close()
@@ -119,6 +125,10 @@ def become(order: Order, warden: socket.socket | None) -> NoReturn:
         for name in ("SIGPIPE", "SIGXFSZ", "SIGCHLD"):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
         if order["ruleset"] is not None:
+            if order["names_threads"]:
+                # Else root could write to the network's files in /proc/self/task/TID/net. It fails for other
+                # users, who own none of them, and in a container without CAP_SYS_ADMIN, where root could.
+                LIBRARY.unshare(CLONE_NEWNET)
             drop_capabilities()
         if LINUX:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the warden itself, its first thread, is killed
@@ -139,6 +149,8 @@ def confine(order: Order, warden: socket.socket | None) -> None:
     """Enter what Landlock and seccomp enforce."""
     if order["ruleset"] is not None:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
+        if order["names_threads"]:
+            allow_naming(order["ruleset"])
         system_call(RESTRICT_SELF, order["ruleset"], 0)
         os.close(order["ruleset"])
     if order["system_calls"] is not None:
@@ -147,6 +159,17 @@ def confine(order: Order, warden: socket.socket | None) -> None:
             import socket
 
             socket.send_fds(warden, [b"."], [listener])
+
+
+def allow_naming(ruleset: int) -> None:
+    """Let this process name its threads: CUDA's driver does, and without a name it does not start.
+
+    A rule holds for a folder that exists, and /proc/self is another one for each process. So children cannot.
+    """
+    folder = os.open("/proc/self/task", os.O_PATH | os.O_CLOEXEC)
+    rule = ctypes.create_string_buffer(struct.pack("=Qi", WRITE_FILE | TRUNCATE, folder))
+    system_call(ADD_RULE, ruleset, PATH_BENEATH, ctypes.addressof(rule), 0)
+    os.close(folder)
 
 
 def redirect(stdio: list[int]) -> None:

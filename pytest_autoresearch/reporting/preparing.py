@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from pytest_autoresearch.disk import Unwritable
 from pytest_autoresearch.experiment import KEY, Experiment
+from pytest_autoresearch.measuring import gpus
 from pytest_autoresearch.measuring.output import RunFailed
 from pytest_autoresearch.oneline import one_line
 from pytest_autoresearch.reporting.live import LiveLine
@@ -57,6 +59,9 @@ def opened_experiment(
             pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)
     if reporter is not None and reporter.verbosity >= 0:
         reporter.write_line(TRUST[experiment.trust].format(metric=settings.metric))
+        version = experiment.platform.get("torch")
+        if version and experiment.device == "cpu" and (line := gpus.unused(version, os.environ)):
+            reporter.write_line(line)
         if copies := experiment.conditions.copies:  # else nobody would know why something cannot be read
             more = f" and {len(copies) - 1} more" * (len(copies) > 1)
             reporter.write_line(f"hidden: copies of held-out data, {one_line(str(copies[0]))}{more}")

@@ -1,0 +1,75 @@
+"""What compilers keep on the disk: every run has caches of its own, and may begin with those of the start.
+
+Compiling takes a good part of a run's start-up, and most trials change little of what is compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from pytest_autoresearch import scratch
+from pytest_autoresearch.disk import Unwritable
+
+FOLDER = ".compiled"  # in a run's own
+OF_COMPILERS = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+LARGEST = 2 << 30  # bytes
+GROUPS = "__grp__*"  # files in which Triton lists others by their absolute paths
+
+
+def places(folder: Path) -> dict[str, str]:
+    """Return the variables that tell compilers where a run in *folder* has its caches."""
+    return {variable: str(folder / FOLDER / name) for variable, name in OF_COMPILERS.items()}
+
+
+class CompilerCache:
+    """The caches of a campaign's start, of which every later run of the session gets a copy.
+
+    What a run finds in its caches it executes, and it could find there what another one has learned. So
+    only the script that the campaign began with fills them, which is the user's own; no trial does, kept
+    or not, and none writes where another one reads. Without a sandbox a trial can write to these as well, as
+    to everything.
+
+    The baseline's runs begin without: how long they start up is what every trial may take, and one that
+    changes what is compiled has to compile it.
+    """
+
+    trusted = False
+    """Whether what is measured as the baseline is the script that the campaign began with."""
+
+    def __init__(self) -> None:
+        self._held = contextlib.ExitStack()
+        self._kept: Path | None = None
+        self._made_in = ""
+
+    def keep(self, folder: Path) -> None:
+        """Keep a copy of the caches of a run in *folder*, if they are the first, and of the campaign's start.
+
+        No copy is no error: all that follows compiles for itself.
+        """
+        source = folder / FOLDER
+        if not self.trusted or self._kept is not None or not source.is_dir():
+            return
+        with contextlib.suppress(OSError, RecursionError, Unwritable):
+            target = self._held.enter_context(scratch.folder("compiled")) / FOLDER
+            if sum(path.lstat().st_size for path in source.rglob("*")) <= LARGEST:
+                shutil.copytree(source, target, symlinks=True)
+                self._kept, self._made_in = target, str(source)
+
+    def copy_to(self, folder: Path) -> None:
+        """Begin the caches of a run in *folder* with what was kept, if anything was and there is room."""
+        if self._kept is None:
+            return
+        target = folder / FOLDER
+        try:
+            shutil.copytree(self._kept, target, symlinks=True)
+            for path in target.rglob(GROUPS):
+                path.write_text(path.read_text().replace(self._made_in, str(target)))
+        except (OSError, ValueError):
+            scratch.remove(target)
+
+    def close(self) -> None:
+        """Remove what was kept."""
+        self._held.close()
+        self._kept = None

@@ -1,0 +1,107 @@
+"""The GPUs of this machine: which device nodes a run gets. One run uses one GPU, and does not see another.
+
+Not run on a GPU: the tests make up the files that the drivers show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+ROOT = Path("/")
+# NVIDIA's; Jetson's; AMD's and others'; WSL2's, whose libraries lie in /usr/lib/wsl.
+NODES = ("nvidia*", "nvhost*", "nvmap", "nvgpu", "kfd", "dri", "dxg")
+OF_ONE_GPU = re.compile(r"nvidia\d+")  # the others of NVIDIA's nodes are the driver's
+SIGNS = ("nvidia[0-9]*", "kfd", "dxg")  # nodes that are there only with a GPU that computes
+# What the libraries of a GPU look up. On NixOS the driver's own libraries are behind /run/opengl-driver.
+LOOKED_UP = (
+    "/etc/OpenCL",
+    "/run/opengl-driver",
+    "/sys/bus/pci",
+    "/sys/class/drm",
+    "/sys/class/kfd",
+    "/sys/devices",
+    "/sys/module",
+)
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+HIDDEN = ("", "-1")  # values that hide all of them
+
+
+def nodes(environment: Mapping[str, str], root: Path = ROOT) -> list[Path]:
+    """Return the device nodes for a run: of several NVIDIA GPUs those of one.
+
+    That one is the first of CUDA_VISIBLE_DEVICES, an index in the order of the PCI bus or a UUID, or else
+    GPU 0. No other exists for the run, even if it sets the variable itself. Where the files of the driver do
+    not say which node belongs to it, as of a MIG device, all are returned. So are all GPUs of AMD's.
+
+    Args:
+        environment: the run's.
+        root: where /dev and /proc are.
+    """
+    found = {path for pattern in NODES for path in (root / "dev").glob(pattern)}
+    every = {path for path in found if OF_ONE_GPU.fullmatch(path.name)}
+    return sorted(found - every | _chosen(every, environment.get(VISIBLE, "0"), root))
+
+
+def seen_among(devices: Collection[Path], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what CUDA_VISIBLE_DEVICES has to be where there are no other nodes than *devices*, if it is set.
+
+    The only GPU that is left has the index 0, whatever its index is outside. The name of a MIG device stays.
+    """
+    asked = environment.get(VISIBLE)
+    gpus = sum(OF_ONE_GPU.fullmatch(path.name) is not None for path in devices)
+    return {VISIBLE: "0"} if asked and not asked.startswith("MIG-") and gpus == 1 else {}
+
+
+def unused(torch: str, environment: Mapping[str, str], root: Path = ROOT) -> str | None:
+    """Return a line about a GPU that torch has not found, None if there is no GPU for it.
+
+    Args:
+        torch: its version, as prepare.py prints it: ``2.13.0+cpu``.
+        environment: of this process, in which the user may hide GPUs.
+        root: where /dev and /proc are.
+    """
+    there = sorted(path for pattern in SIGNS for path in (root / "dev").glob(pattern))
+    if not there or environment.get(VISIBLE, "0").strip() in HIDDEN:
+        return None
+    node = Path("/") / there[0].relative_to(root)
+    if torch.endswith("+cpu"):
+        why = f"torch {torch} is built for CPUs only: install a build for this GPU"
+    else:
+        version = root / "proc/driver/nvidia/version"
+        known = re.search(r"\s(\d+\.[\d.]+)\s", version.read_text()) if version.exists() else None
+        driver = f"driver {known[1]}" if known else "driver"
+        why = f"its {driver} may be too old for torch {torch}: update it, or install a build of torch for it"
+    return f"a GPU is there ({node}) and torch cannot use it: {why}"
+
+
+def _chosen(every: Collection[Path], visible: str, root: Path) -> set[Path]:
+    """Return those of the NVIDIA nodes that belong to the first GPU that is *visible*."""
+    known = [(uuid, node) for uuid, node in _known(root) if node in every]
+    first = visible.partition(",")[0].strip()
+    if first in HIDDEN:
+        return set()
+    if len(known) < len(every):
+        return set(every)
+    if first.isdecimal():
+        return {node for _, node in known[int(first) :][:1]}
+    uuid = first.removeprefix("MIG-").partition("/")[0]  # which may be shortened
+    found = {node for whole, node in known if uuid.startswith("GPU-") and whole.startswith(uuid)}
+    return found or set(every)
+
+
+def _known(root: Path) -> list[tuple[str, Path]]:
+    """Return the UUID and the device node of each NVIDIA GPU, in the order of the PCI bus."""
+    folder = root / "proc/driver/nvidia/gpus"
+    found = []
+    for path in sorted(folder.glob("*/information"), key=_address):
+        values = dict(re.findall(r"^(.+?):\s*(.*?)\s*$", path.read_text(), re.MULTILINE))
+        if "Device Minor" in values:
+            found.append((values.get("GPU UUID", ""), root / "dev" / f"nvidia{values['Device Minor']}"))
+    return found
+
+
+def _address(path: Path) -> list[int]:
+    """Return the address on the PCI bus that the folder of *path* is named by, for sorting."""
+    return [int(part, 16) for part in re.findall("[0-9a-fA-F]+", path.parent.name)]
