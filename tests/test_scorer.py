@@ -229,6 +229,7 @@ def test_a_run_leaves_room_for_its_scorer_once_its_clock_has_stopped(tmp_path: P
     run = Run(tmp_path, scorer, budget=5)
     output = run.follow(f"""
         import torch
+        harness._wire()  # which is then out of the environment, as the miniature's prepare.py wants it
         sys.path.insert(0, {str(ROOT)!r})
         from tests.sealed_models import TOKENS, Attention
 
