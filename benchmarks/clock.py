@@ -29,13 +29,12 @@ from pytest_autoresearch.measuring.data import Data
 from pytest_autoresearch.measuring.handover import Terms
 from pytest_autoresearch.measuring.measurement import Measurement
 from pytest_autoresearch.measuring.run import Conditions, execute, fresh_directory, inherited, measure
-from pytest_autoresearch.measuring.scorer import Scorer
+from pytest_autoresearch.measuring.scorer import Scorer, answering
 
 EXPERIMENT = Path(__file__).resolve().parent.parent / "experiment"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 READ = {"calibrated": "harness.clock()", "cpu": "time.process_time()", "wall": "time.monotonic()"}
 SEED = 7
-SCORING = 120.0  # seconds that scoring may take
 BUSY = "while True: pass"
 
 
@@ -91,7 +90,7 @@ def main() -> None:
         (*data.validation, *data.shared),
         enforcer,
         inherited() | Conditions("val_bpb", options.budget).told(SEED),
-        SCORING,
+        answering(options.budget, "calibrated"),
     )
     found: dict[tuple[str, int], list[Measurement]] = defaultdict(list)
     with contextlib.closing(scorer):

@@ -87,9 +87,10 @@ def main() -> int:
     scoring.ready(prepare)
     scoring.fill_memory()
     with clock.measuring("scoring"):
-        found = scoring.score(prepare, file.getvalue(), announced, SHARE)
-    with clock.measuring("scoring for a keep"):
-        scoring.score(prepare, file.getvalue(), announced, 1.0)
+        scored = scoring.Scoring(prepare, file.getvalue(), announced)
+        found = scored.probed(SHARE)
+    with clock.measuring("and for a keep"):  # goes on from there
+        scored.probed(1.0)
     print(f"graph: {found.nodes} nodes, {len(zlib.compress(sealed.graph.encode()))} bytes compressed")
     return report(own, found.score, len(file.getvalue()), clock)
 

@@ -23,7 +23,7 @@ from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.output import OnLine
 from pytest_autoresearch.measuring.run import Conditions, execute, fresh_directory, inherited, measure
 from pytest_autoresearch.measuring.sandbox import Policy
-from pytest_autoresearch.measuring.scorer import Scorer
+from pytest_autoresearch.measuring.scorer import Scorer, answering
 from pytest_autoresearch.repository import Repository, Unusable
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ FIXED = "prepare.py"
 PROGRAM = "program.md"
 RECORDS = "baseline.json"
 LIMIT_WITHOUT_BUDGET = 600.0  # seconds, for a script that names no budget: upstream's limit
-SCORING = 120.0  # seconds that scoring may take, and twice the budget
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -182,10 +181,10 @@ def _conditions(settings: Settings, fixed: str, described: Mapping[str, str], fi
                 f"{FIXED}: with {data.VALIDATION} it has to name its time_budget, in seconds"
             ) from None
         told = Conditions(settings.metric, settings.time_budget, device=device).told(seed=0)
-        scorer = Scorer(
-            fixed, (*files.validation, *files.shared), enforcer, inherited() | told, SCORING + 2 * budget
-        )
-        terms = Terms(files, scorer, budget, kind_of(described.get("clock")))
+        clock = kind_of(described.get("clock"))
+        readable = (*files.validation, *files.shared)
+        scorer = Scorer(fixed, readable, enforcer, inherited() | told, answering(budget, clock))
+        terms = Terms(files, scorer, budget, clock)
         if enforcer != "none":
             with scratch.folder("copies") as folder:
                 found = copies(Policy(folder, files.shared, hidden))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import tempfile
 from collections.abc import Mapping
@@ -113,7 +114,17 @@ def _handed_in(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tens
     with tempfile.TemporaryFile() as file:
         sealed.write(file)
         file.flush()
+        _give_memory_back()
         return _ask({"model": True}, file.fileno())
+
+
+def _give_memory_back() -> None:
+    """Give back what this process only has in store of the GPU's memory: the scorer computes there too."""
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _ask(question: Mapping[str, Any], *descriptors: int) -> Message:

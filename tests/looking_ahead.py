@@ -29,8 +29,8 @@ def evaluated(model: Any) -> float:
 @torch.no_grad()
 def probed(model: Any, share: float = 1.0) -> tuple[float, Probes]:
     """The score that a model claims, and its probes."""
-    claimed, _, probes = scoring._probed(prepare, model, share, "val", secrets.randbits(63))
-    return claimed, probes
+    evaluation = scoring.Evaluation(prepare, model)
+    return evaluation.claimed, evaluation.probed(share, secrets.randbits(63))
 
 
 def peeking(tokens: torch.Tensor) -> torch.Tensor:

@@ -157,7 +157,7 @@ class Server:
         (folder / "prepare.py").write_text(PREPARE)
         self.wire, theirs = Wire.pair()
         environment = {**os.environ, VARIABLE: str(theirs.fileno()), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "pytest_autoresearch.measuring.scoring"]
+        command = [sys.executable, "-m", "pytest_autoresearch.measuring.server"]
         self.process = subprocess.Popen(command, cwd=folder, env=environment, pass_fds=[theirs.fileno()])
         theirs.close()
         assert self.wire.receive(60).content == {"ready": True}

@@ -12,7 +12,7 @@ from torch import nn
 
 from pytest_autoresearch.measuring import scoring
 from pytest_autoresearch.measuring.probes import Probes
-from pytest_autoresearch.measuring.scoring import score
+from pytest_autoresearch.measuring.scoring import Scoring
 from pytest_autoresearch.measuring.sealed import Refused, Sealed
 from tests.looking_ahead import (
     Base,
@@ -50,7 +50,7 @@ ROWS: int = prepare.ROWS
 
 def scored(model: Any, share: float = 1.0) -> float:
     """The score of a model that is sealed, with *share* of the rows probed."""
-    return score(prepare, *sealed(model), share).score
+    return Scoring(prepare, *sealed(model)).probed(share).score
 
 
 # ---------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_float32_may_predict_no_longer_than_16_bits(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Sealed, "widen", lambda _model: monkeypatch.setattr(Sealed, "__call__", slow))
     content, announced = sealed(made(Tipping))
     with pytest.raises(Refused, match=r"without a score in float32: its predictions take more than 5\.0 s"):
-        score(prepare, content, announced, 1.0, predicting=5.0)
+        Scoring(prepare, content, announced, predicting=5.0).probed(1.0)
 
 
 # ---------------------------------------------------------------------------
@@ -156,14 +156,13 @@ def test_looking_ahead_is_caught(kind: type[Base]) -> None:
 
 def test_16_bits_are_no_second_chance_to_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Probes] = []
-    original = scoring._probed
+    original = scoring.Evaluation.probed
 
-    def recorded(*arguments: Any, **options: Any) -> tuple[float, float, Probes]:
-        found = original(*arguments, **options)
-        seen.append(found[2])
-        return found
+    def recorded(*arguments: Any) -> Probes:
+        seen.append(original(*arguments))
+        return seen[-1]
 
-    monkeypatch.setattr(scoring, "_probed", recorded)
+    monkeypatch.setattr(scoring.Evaluation, "probed", recorded)
     with pytest.raises(Refused, match="it is not causal"):
         scored(made(Covered))
     narrow, wide = (probes.changes for probes in seen)

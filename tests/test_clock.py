@@ -326,7 +326,7 @@ def test_another_clock_shows_no_face(tmp_path: Path, scorer: Scorer) -> None:
 def scorers() -> set[psutil.Process]:
     """The scorers that this process has started."""
     below = psutil.Process().children(recursive=True)
-    return {process for process in below if "pytest_autoresearch.measuring.scoring" in process.cmdline()}
+    return {process for process in below if "pytest_autoresearch.measuring.server" in process.cmdline()}
 
 
 # -- the scorer ---------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 
-from pytest_autoresearch.measuring import scoring
+from pytest_autoresearch.measuring import server as process
 from pytest_autoresearch.measuring.probes import Probes
-from pytest_autoresearch.measuring.scoring import score
+from pytest_autoresearch.measuring.scoring import Scoring
 from pytest_autoresearch.measuring.sealed import Refused, Sealed
 from tests.sealed_models import (
     LENGTH,
@@ -43,7 +43,7 @@ def made(kind: type[Mixer]) -> Mixer:
 
 
 def scored(content: bytes, announced: str, share: float = 1.0) -> float:
-    return score(prepare, content, announced, share).score
+    return Scoring(prepare, content, announced).probed(share).score
 
 
 def probed(model: Callable[[torch.Tensor], torch.Tensor], share: float = 1.0) -> tuple[float, Probes]:
@@ -116,6 +116,61 @@ def test_memory_is_given_back_as_soon_as_nobody_needs_it() -> None:
     alive: list[Any] = []
     model(TOKENS)
     assert max(live) <= 2
+
+
+class Casting(Mixer):
+    """With a weight that is cast, and one that is squared, in every pass."""
+
+    def mix(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return x * self.inner.bias.bfloat16().float() + self.inner.bias.square()
+
+
+def test_a_cast_of_a_weight_is_computed_once_and_arithmetic_for_every_row() -> None:
+    """Or a model could train itself in the time that it may predict for."""
+    model = Sealed(*sealed(made(Casting)), CPU)
+    called = []
+    for number, call in model._calls.items():
+
+        def counting(*args: Any, call: Any = call, **kwargs: Any) -> Any:
+            called.append(call.name)
+            return call.function(*args, **kwargs)
+
+        model._calls[number] = dataclasses.replace(call, function=counting)
+    for _ in range(3):
+        assert torch.equal(model(TOKENS), made(Casting)(TOKENS))
+    assert called.count("aten.to.dtype") == 2
+    assert called.count("aten.square.default") == 3
+
+
+def test_float32_starts_from_the_weights_and_not_from_their_casts() -> None:
+    model = Sealed(*sealed(made(Casting)), CPU)
+    model(TOKENS)
+    model.widen()
+    bias = made(Casting).inner.bias
+    with torch.no_grad():
+        exact = made(Casting)
+        exact.mix = lambda x, _tokens: x * bias + bias.square()  # type: ignore[method-assign]
+        assert torch.equal(model(TOKENS), exact(TOKENS))
+
+
+def test_no_model_has_itself_judged_by_its_words(server: Server) -> None:
+    graph, weights = taken_apart(sealed(made(Mixer))[0])
+    words = "CUDA error: out of memory, all CUDA-capable devices are busy or unavailable"
+    tokens = graph.index(["tokens"])
+    content = put_together([*graph, ["aten.einsum.default", [words, [{"node": tokens}]], {}]], weights)
+    assert "cannot be applied" in server.refusal(content)
+
+
+def test_an_accelerator_without_room_is_no_fault_of_an_operator() -> None:
+    model = Sealed(*sealed(made(Mixer)), CPU)
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    number, call = next(iter(model._calls.items()))
+    model._calls[number] = dataclasses.replace(call, function=full)
+    with pytest.raises(torch.OutOfMemoryError):
+        model(TOKENS)
 
 
 def test_a_vocabulary_may_be_padded_but_not_cut() -> None:
@@ -252,7 +307,7 @@ def test_the_author_may_keep_the_file_open_and_change_nothing(tmp_path: Path) ->
     content, announced = sealed(made(Attention))
     path = tmp_path / "model"
     path.write_bytes(content)
-    model = Sealed(scoring._read(str(path), 1 << 20), announced, CPU)
+    model = Sealed(process._read(str(path), 1 << 20), announced, CPU)
     expected = model(TOKENS)
     with path.open("r+b") as file:
         file.write(bytes(len(content)))

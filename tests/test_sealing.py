@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from torch import nn
 
 from pytest_autoresearch.measuring import operators
-from pytest_autoresearch.measuring.scoring import score
+from pytest_autoresearch.measuring.scoring import Scoring
 from pytest_autoresearch.measuring.sealed import Sealed
 from pytest_autoresearch.measuring.sealing import Model, Trace, Unsealable, digest, seal
 from tests.sealed_models import (
@@ -45,7 +45,7 @@ def opened(model: Model) -> Sealed:
 
 def scored(model: Model) -> float:
     content, announced = sealed(model)
-    return score(prepare, content, announced, 0.1).score
+    return Scoring(prepare, content, announced).probed(0.1).score
 
 
 def in_process(model: Model) -> float:

@@ -19,7 +19,7 @@ from pytest_autoresearch.measuring.data import Data
 from pytest_autoresearch.measuring.measurement import Scored
 from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.sandbox import Guarded
-from pytest_autoresearch.measuring.scorer import Refused, Scorer, Split
+from pytest_autoresearch.measuring.scorer import OutOfMemory, Refused, Scorer, Split
 from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
 from pytest_autoresearch.oneline import one_line, quoted
 
@@ -84,13 +84,15 @@ class Terms:
 class Handover:
     """One run, from its first message to its score: start-up, training, sealing, then ending.
 
-    Afterwards it has a *score*, or a *refusal*, the reason in one line, or neither.
+    Afterwards it has a *score*, or a *refusal*, or a *shortage*, each the reason in one line, or none.
     """
 
     score: float | None = None
     claim: float | None = None
     """The score on the text that claims are made on, if that was asked for."""
     refusal: str | None = None
+    shortage: str | None = None
+    """Of the accelerator's memory, which the scorer shares with the run."""
     training_seconds: float | None = None
     """On the clock of the terms, with what is charged for the start-up."""
     needs: Needs | None = None
@@ -248,24 +250,34 @@ class Handover:
         self._took["sealing"] = self._used()
         try:
             with _own_copy(descriptor) as model:
-                found = self._score(model, PROBED)
-                if not self._is_claimed and self._thorough(found.score):
-                    found = self._score(model, 1.0)
+                found = self._score(model, PROBED, thorough=None if self._is_claimed else self._thorough)
                 if self._is_claimed:  # not for the run to know
                     self.claim = self._score(model, 1.0, "claim").score
         except Refused as error:
             return {"refused": self._refuse(str(error))}
+        except OutOfMemory as error:
+            self.shortage = str(error)
+            return {"refused": self.shortage}
         startup, sealing = (self._took.get(phase, 0.0) for phase in ("start-up", "sealing"))
         self.needs = Needs(startup, sealing, found.predicting, found.nodes)
         self.score = found.score
         return {"score": found.score}
 
-    def _score(self, model: BinaryIO, share: float, split: Split = "val") -> Scored:
-        """Have the model scored; what it was trained beyond its budget makes the score worse."""
-        found = self._terms.scorer.score(model, self._model, share, split, self._baseline)
+    def _score(
+        self, model: BinaryIO, share: float, split: Split = "val", thorough: Thorough | None = None
+    ) -> Scored:
+        """Have the model scored; *thorough* is asked about the score as it is charged."""
+        charged = None if thorough is None else lambda score: thorough(self._charged_for(score))
+        found = self._terms.scorer.score(
+            model, self._model, share, split=split, needs=self._baseline, thorough=charged
+        )
+        return dataclasses.replace(found, score=self._charged_for(found.score))
+
+    def _charged_for(self, score: float) -> float:
+        """Return a score made worse by what the model was trained beyond its budget."""
         assert self.training_seconds is not None
         overtime = max(self.training_seconds / self._terms.budget - 1, 0.0)
-        return dataclasses.replace(found, score=found.score + abs(found.score) * OVERTIME_CHARGE * overtime)
+        return score + abs(score) * OVERTIME_CHARGE * overtime
 
     def _done(self, answer: Mapping[str, Any]) -> None:
         self._enter("ending")

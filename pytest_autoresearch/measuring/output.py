@@ -95,7 +95,8 @@ def follow(
         TimedOut: it ran longer than *limit* seconds, or than the terms of its handover allow.
         ScoreRefused: what it handed over was refused.
         Crashed: its exit code was not 0.
-        OutOfMemory: and for that reason, or it used more than *memory_limit* MiB.
+        OutOfMemory: and for that reason, or it used more than *memory_limit* MiB, or it left too little for
+            its model to be scored.
     """
     output = Output()
     deadline = math.inf if limit is None else time.monotonic() + limit
@@ -140,6 +141,8 @@ def _judged(output: Output, failure: RunFailed | None, handover: Handover | None
     """Return the output of a run that has come to something, else raise what became of it."""
     if handover is not None and handover.refusal is not None:  # whatever else it did then
         raise ScoreRefused(handover.refusal, output.tail)
+    if handover is not None and handover.shortage is not None:
+        raise OutOfMemory(handover.shortage, output.tail)
     if failure is None or (
         isinstance(failure, TimedOut) and handover is not None and handover.score is not None
     ):

@@ -49,8 +49,9 @@ class Probes:
     drawn at random, is what looking ahead brought; it is added to the score, whose expectation is then no
     less than that of a causal model, whatever the model does.
 
-    The model has to compute each row alone, as :func:`scoring.score` has it do. Then there is no other row
-    to learn from, and the shapes are those of the evaluation, so that an honest change is not rounded, but 0.
+    The model has to compute each row alone, as :class:`scoring.Evaluation` has it do. Then there is no other
+    row to learn from, and the shapes are those of the evaluation, so that an honest change is not rounded,
+    but 0.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Probes:
             least: probes, if that share has fewer rows; there are no more than positions that count.
             seed: of all that is drawn, which no model may know; None is for one of its own.
         """
+        self._token_bytes = token_bytes
         self._share = share
         self._least = least
         self._vocabulary = len(token_bytes)
@@ -86,6 +88,12 @@ class Probes:
         """Remember a batch."""
         batch = Rows(inputs, targets, counted, surprises)
         self._batches.setdefault(inputs.shape[1], []).append(batch)
+
+    def again(self, share: float, least: int, seed: int) -> Probes:
+        """Return other probes of the same evaluation; the arguments are as for a new one."""
+        others = Probes(self._token_bytes, share, least, seed)
+        others._batches = self._batches
+        return others
 
     def run(self, model: Model, surprise: Surprise) -> None:
         """Probe the model that the batches were evaluated with; *surprise* is what was evaluated."""

@@ -7,9 +7,9 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from pytest_autoresearch import scratch
 from pytest_autoresearch.disk import writing
@@ -19,11 +19,24 @@ from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.wire import VARIABLE, Garbled, Wire
 from pytest_autoresearch.oneline import one_line
 
+if TYPE_CHECKING:
+    from pytest_autoresearch.measuring.clock import Kind
+
+# Seconds that one answer may take, beside some budgets. What a model may take is decided by what the
+# baseline's took, see needs.py. This ends a scorer that hangs, so no honest model may come near it: an
+# accelerator scores 320 times as much text, may be a slow one, and may have to do it again in float32.
+ANSWERING: Mapping[Kind, float] = {"calibrated": 120.0, "cpu": 120.0, "wall": 600.0}
+ANSWERING_SHARE = 2.0
 WARMING_UP = 180.0  # seconds to import torch and to load the tokenizer
 PROBING = 1.0  # seconds of wall time that a probe may take on a machine that is busy with other things
 ATTEMPTS = 2  # at anything: a scorer that has died in between is replaced
 MARGIN = 15.0  # seconds beyond the limit after which the process itself, which keeps it, is given up
 MEMORY = 8 << 30  # bytes for one scoring
+
+
+def answering(budget: float, clock: Kind) -> float:
+    """Return the seconds of wall time that one answer may take, for a budget in seconds on that clock."""
+    return ANSWERING[clock] + ANSWERING_SHARE * budget
 
 
 Split = Literal["val", "claim"]
@@ -32,6 +45,10 @@ Split = Literal["val", "claim"]
 
 class Refused(Exception):
     """A sealed model that gets no score; the message is one line that says why."""
+
+
+class OutOfMemory(Exception):
+    """The accelerator has no memory left to score a model in; the message is one line."""
 
 
 class Broken(Exception):
@@ -56,7 +73,7 @@ class Scorer:
             readable: what the process may read beside the system: the validation data.
             enforcer: of its sandbox.
             environment: of the process.
-            limit: seconds that one scoring may take.
+            limit: seconds that one answer may take; see :func:`answering`.
         """
         self._fixed = fixed
         self._readable = tuple(readable)
@@ -73,8 +90,8 @@ class Scorer:
 
     @property
     def longest(self) -> float:
-        """Seconds until a score is there or given up: from a cold start, probed twice, and for a claim."""
-        return ATTEMPTS * (WARMING_UP + 3 * (self.limit + MARGIN))
+        """Seconds until a score is there or given up: from a cold start, probed again or for a claim."""
+        return ATTEMPTS * (WARMING_UP + 2 * (self.limit + MARGIN))
 
     def wait(self) -> None:
         """Wait until the process is ready, so that it does not get so at the expense of a run.
@@ -93,7 +110,7 @@ class Scorer:
             (folder / "prepare.py").write_bytes(self._fixed.encode())
         self._wire, theirs = Wire.pair()
         self._live.callback(self._wire.close)
-        command = [sys.executable, "-m", "pytest_autoresearch.measuring.scoring"]
+        command = [sys.executable, "-m", "pytest_autoresearch.measuring.server"]
         environment = {**self._environment, VARIABLE: str(theirs.fileno()), "TMPDIR": str(folder)}
         policy = sandbox.Policy(folder, readable=self._readable)
         self._guarded = sandbox.start(
@@ -103,7 +120,14 @@ class Scorer:
         theirs.close()
 
     def score(
-        self, model: BinaryIO, digest: str, share: float, split: Split = "val", needs: Needs | None = None
+        self,
+        model: BinaryIO,
+        digest: str,
+        share: float,
+        *,
+        split: Split = "val",
+        needs: Needs | None = None,
+        thorough: Callable[[float], bool] | None = None,
     ) -> Scored:
         """Return the score of a sealed model.
 
@@ -115,13 +139,15 @@ class Scorer:
             share: of the rows that causality probes look at.
             split: of the validation data.
             needs: what the baseline took; a model may take some times that. None is no limit.
+            thorough: tells of the score whether probes shall look at all rows too, for the score to return.
 
         Raises:
             Refused: it gets none.
-            Broken: the scorer does not start, or fails before it has read the model.
+            OutOfMemory: the accelerator has no room for it.
+            Broken: the scorer does not start, fails before it has read the model, or may not use the GPU.
         """
         request = {"score": True, "digest": digest, "share": share, "split": split}
-        request |= {"seconds": self.limit, "memory": MEMORY}
+        request |= {"seconds": self.limit, "memory": MEMORY, "waits": thorough is not None}
         if needs is not None:
             request |= {"predicting": needs.predicting_allowed, "nodes": needs.nodes_allowed}
         is_read = False
@@ -129,8 +155,14 @@ class Scorer:
             wire = self._ready()
             try:
                 wire.send(request, model.fileno())
-                while (answer := wire.receive(self.limit + MARGIN).content) == {"read": True}:
+                while (answer := self._received(wire)) == {"read": True}:
                     is_read = True
+                if thorough is not None and "score" in answer:
+                    if thorough(Scored.from_json(answer).score):
+                        wire.send({"more": 1.0})
+                        answer = self._received(wire)
+                    else:
+                        wire.send({"enough": True})
             except (OSError, EOFError, Garbled):
                 answer = {"failed": "it did not survive this model"}
             except BaseException:
@@ -142,10 +174,18 @@ class Scorer:
         reason = one_line(f"the scorer failed {ATTEMPTS} times: {answer['failed']}", 300)
         raise Refused(reason) if is_read else Broken(reason)
 
+    def _received(self, wire: Wire) -> Mapping[str, object]:
+        return wire.receive(self.limit + MARGIN).content
+
     def _scored(self, answer: Mapping[str, object]) -> Scored:
         self._drain()
-        if "score" in answer:
-            return Scored.from_json(answer)
+        match answer:
+            case {"score": _}:
+                return Scored.from_json(answer)
+            case {"out of memory": reason}:
+                raise OutOfMemory(one_line(str(reason), 300))
+            case {"broken": reason}:
+                raise Broken(f"the scorer cannot work: {one_line(str(reason), 300)}")
         raise Refused(one_line(str(answer.get("refused", "the scorer gave no answer")), 300))
 
     def probe(self, count: int) -> list[float]:

@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load
 
 from pytest_autoresearch.measuring.operators import (
+    CASTS,
+    CREATION,
     DTYPES,
+    SHAPES,
     Forbidden,
     Reference,
     called,
@@ -25,6 +28,21 @@ from pytest_autoresearch.oneline import one_line, quoted
 
 LARGEST_GRAPH = 16 << 20  # bytes of JSON
 MOST_NODES = 20_000
+COMPARISONS = ["eq", "ge", "gt", "le", "lt", "ne"]
+# What is computed once and not for every row, unless it depends on the tokens: casts of weights, and
+# masks. Nothing here multiplies or sums up, for the time that a model may predict for is meant for many rows:
+# with all of it for one computation a model could go on training.
+COMPUTED_ONCE = (
+    SHAPES
+    | CASTS
+    | CREATION
+    | {
+        *(f"aten.{name}.{kind}" for name in COMPARISONS for kind in ("Scalar", "Tensor")),
+        *("aten.__and__.Tensor", "aten.bitwise_and.Tensor", "aten.logical_and.default", "aten.sub.Tensor"),
+    }
+)
+# How torch begins, and no operator that quotes the model does: one could have itself judged by its words.
+ACCELERATOR_FULL = re.compile(r"(CUDA|HIP|MPS) .*out of memory|\w+ error: \w+_STATUS_ALLOC_FAILED")
 COARSE = (torch.float16, torch.bfloat16)  # of 11 and 8 significant bits
 
 
@@ -61,11 +79,14 @@ class Call:
 
         Raises:
             Refused: the operator cannot be applied to them.
+            Exception: the accelerator is out of memory; see :func:`is_out_of_memory`.
         """
         try:
             kwargs = {key: _filled(value, values) for key, value in self.kwargs.items()}
             return self.function(*_filled(self.args, values), **kwargs)
-        except Exception as error:  # noqa: BLE001 - torch raises what it likes
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise Refused(f"{self.name} cannot be applied: {first_line(error)}") from None
 
 
@@ -93,6 +114,7 @@ class Sealed:
         self._device = device
         self._fixed: dict[int, torch.Tensor] = {}  # values that no call computes
         self._calls: dict[int, Call] = {}
+        self._settled: tuple[Mapping[int, Any], Mapping[int, Call]] | None = None
         self._tokens = -1
         try:
             nodes = json.loads(text)
@@ -125,6 +147,7 @@ class Sealed:
         for number, weight in self._fixed.items():
             self._fixed[number] = weight.float() if weight.dtype in COARSE else weight
         self._calls = {number: call.widened() for number, call in self._calls.items()}
+        self._settled = None
 
     @torch.no_grad()
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -133,8 +156,11 @@ class Sealed:
         Raises:
             Refused: an operator cannot be applied, or the result is something else.
         """
-        values: dict[int, Any] = {**self._fixed, self._tokens: tokens}
-        for number, call in self._calls.items():
+        if self._settled is None:
+            self._settled = self._folded()
+        fixed, calls = self._settled
+        values: dict[int, Any] = {**fixed, self._tokens: tokens}
+        for number, call in calls.items():
             values[number] = call(values)
             for other in call.dead:
                 del values[other]
@@ -174,6 +200,22 @@ class Sealed:
                 waiting += new
         self._calls = {number: call for number, call in self._calls.items() if number in used}
         self._fixed = {number: weight for number, weight in self._fixed.items() if number in used}
+
+    def _folded(self) -> tuple[Mapping[int, Any], Mapping[int, Call]]:
+        """Return values that are the same for all tokens, and the calls that are left to compute the rest.
+
+        Raises:
+            Refused: an operator cannot be applied.
+        """
+        fixed: dict[int, Any] = dict(self._fixed)
+        left: dict[int, Call] = {}
+        for number, call in self._calls.items():
+            if call.name in COMPUTED_ONCE and all(other in fixed for other in call.references):
+                fixed[number] = call(fixed)
+            else:
+                left[number] = call
+        read = {self._output}.union(*(call.references for call in left.values()))
+        return {number: value for number, value in fixed.items() if number in read}, left
 
     def _bury_the_dead(self) -> None:
         """Have every value dropped once its last reader has run, so that a pass takes what eager takes."""
@@ -224,3 +266,11 @@ def _filled(value: Any, values: Mapping[int, Any]) -> Any:
 def first_line(error: BaseException) -> str:
     """Return the kind of an error and the first line of what it says, which may quote the model."""
     return f"{type(error).__name__}: {quoted(str(error).strip().partition(chr(10))[0], 120)}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an accelerator, which other processes use too, has no memory left for the scorer.
+
+    Of the host's memory a model has a limit of its own.
+    """
+    return isinstance(error, torch.OutOfMemoryError) or ACCELERATOR_FULL.match(str(error)) is not None

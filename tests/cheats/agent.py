@@ -78,7 +78,7 @@ def processes() -> Iterator[str]:
         # Of a run, whose seed nobody knows; the scorer's is 0.
         seeded = re.search(rb"(^|\0)AUTORESEARCH_SEED=[1-9]", inherited)
         of_the_trial = seeded is not None and os.fsencode(MARK) in inherited
-        if of_the_trial or (os.fsencode(MARK) in line and b"measuring.scoring" not in line):
+        if of_the_trial or (os.fsencode(MARK) in line and b"measuring.server" not in line):
             yield f"{number} {line!r}"
 
 
