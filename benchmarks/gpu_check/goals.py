@@ -34,7 +34,7 @@ def goals(found: Mapping[str, Found]) -> list[Goal]:
         return None if above is None or not below else above / below
 
     def beside(key: str) -> str:
-        return f"ours {ours.get(key)}, upstream's {upstream.get(key)}"
+        return f"ours {ours[key]}, upstream's {upstream.get(key)}" if key in ours else "-"
 
     rows = [
         _goal(

