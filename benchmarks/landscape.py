@@ -20,13 +20,12 @@ import math
 import statistics
 from typing import NamedTuple
 
-from surface import DEVICE, Runs, Shipped, briefing, landscape
-
 from pytest_autoresearch.agents import constants
 from pytest_autoresearch.agents.tuner import Tuner
 from pytest_autoresearch.judge import CONFIDENCE
 from pytest_autoresearch.ledger import Entry
 from pytest_autoresearch.measuring.measurement import Measurement
+from surface import DEVICE, Runs, Shipped, briefing, landscape
 
 # Upstream's constants. The tuner's own ranges, cut where the study has no data.
 START = """\

@@ -38,7 +38,6 @@ import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import optuna
-from surface import DEVICE, FIXED, Runs, Shipped, briefing, landscape, rows
 
 from pytest_autoresearch.agents import constants
 from pytest_autoresearch.agents.agent import NoAnswer
@@ -49,6 +48,7 @@ from pytest_autoresearch.agents.tuner import Tuner
 from pytest_autoresearch.judge import CONFIDENCE
 from pytest_autoresearch.ledger import Entry, Value
 from pytest_autoresearch.measuring.measurement import Measurement
+from surface import DEVICE, FIXED, Runs, Shipped, briefing, landscape, rows
 
 if TYPE_CHECKING:
     from pytest_autoresearch.agents.agent import Agent
