@@ -71,6 +71,7 @@ scoring.ready(prepare)
 scoring.fill_memory()
 for name, share in (("sealed", 0.1), ("sealed_all_probed", 1.0)):  # the same score, if a GPU repeats itself
     with measuring(name):
-        found[name] = scoring.score(prepare, file.getvalue(), sealed.digest, share).score
+        scored = scoring.Scoring(prepare, file.getvalue(), sealed.digest)
+        found[name] = scored.probed(share).score
 found["sealed_minus_own"] = found["sealed"] - found["own"]
 print("FOUND", json.dumps(found))
