@@ -39,7 +39,7 @@ from pytest_autoresearch import Proposal
 def pytest_autoresearch_propose(briefing):
     if briefing.number > {decisions}:
         return None
-    old = "    loss, epoch = train_step("
+    old = "    loss, batch = train_step("
     new = f"    if step > 10**{{5 + briefing.number}}:\\n            multiplier *= 0.5\\n    " + old
     return Proposal(briefing.script.replace(old, new), f"Halve rates after 10**{{5 + briefing.number}} steps")
 """

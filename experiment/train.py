@@ -8,6 +8,7 @@ the first things to try; `per_device` gives each profile its own value.
 """
 
 import gc
+import itertools
 import math
 import sys
 import time
@@ -25,6 +26,8 @@ from prepare import (
     clock,
     device_name,
     evaluate_bpb,
+    flash_attention,
+    gpu_memory_gb,
     make_dataloader,
     peak_memory_mb,
     per_device,
@@ -38,7 +41,12 @@ DEPTH = per_device(cuda=8, cpu=4)  # transformer layers
 ASPECT_RATIO = per_device(cuda=64, cpu=16)  # width per layer of depth
 HEAD_DIM = per_device(cuda=128, cpu=32)  # of each attention head; the width is rounded up to a multiple
 TOTAL_BATCH_SIZE = per_device(cuda=2**19, cpu=2**12)  # tokens per optimizer step
-DEVICE_BATCH_SIZE = per_device(cuda=128, cpu=16)  # rows per forward pass at most; memory bounds it
+# Turing and Volta only emulate bfloat16, and float16 would need its loss scaled
+HAS_BFLOAT16 = DEVICE.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+DTYPE = per_device(cuda="bfloat16" if HAS_BFLOAT16 else "float32", cpu="float32")  # weights stay float32
+# 128 rows take 45 GB in bfloat16; where there is less, gradients are accumulated over more passes
+ROWS_IN_MEMORY = 0.85 * gpu_memory_gb() / (0.36 if DTYPE == "bfloat16" else 0.72)
+DEVICE_BATCH_SIZE = per_device(cuda=2 ** int(math.log2(min(ROWS_IN_MEMORY, 128))), cpu=16)  # rows of a pass
 
 WINDOW_PATTERN = per_device(cuda="SSSL", cpu="L")  # L sees all, S half; tune: "L" | "SL" | "SSSL"
 GATE_CHANNELS = 32  # of the residual stream that a value embedding's gate looks at; tune: fixed
@@ -60,9 +68,16 @@ WARMUP_RATIO = 0.0  # share of the budget over which learning rates rise from 0
 WARMDOWN_RATIO = 0.5  # share of the budget over which they fall to the final ones
 FINAL_LR_FRAC = 0.0  # final learning rates, as a share of the full ones
 
-DTYPE = per_device(cuda="bfloat16", cpu="float32")  # of activations and matrix products; weights stay float32
 COMPILE = per_device(cuda=True, cpu=False)  # on a CPU compiling takes longer than training
 MAX_LOSS = 100.0  # beyond it the run has failed
+PEAK_FLOPS = {  # dense bfloat16 per second, by what is in the name of a GPU: the first one that is
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H200 NVL": 835e12,
+    "H100": 989.5e12,
+    "H200": 989.5e12,
+    "A100": 312e12,
+}
 
 assert DEPTH >= 1
 assert HEAD_DIM % 2 == 0  # rotary embeddings turn pairs
@@ -79,20 +94,7 @@ MICRO_STEPS = TOTAL_BATCH_SIZE // MAX_SEQ_LEN // BATCH_ROWS
 # Model
 
 
-def flash_attention_3():
-    """FlashAttention 3, on Hopper with the `kernels` package; elsewhere None, and PyTorch's own serves."""
-    if DEVICE.type != "cuda" or torch.cuda.get_device_capability()[0] != 9:
-        return None
-    try:
-        from kernels import get_kernel
-
-        return get_kernel("kernels-community/flash-attn3", version=1).flash_attn_func
-    except Exception as error:  # noqa: BLE001 - not installed, not trusted, no network: none is worth a run
-        print(f"no FlashAttention 3, PyTorch's own attention serves: {error}")
-        return None
-
-
-fa3 = flash_attention_3()
+flash = flash_attention(HEAD_DIM, DTYPE)
 
 
 def norm(x):
@@ -107,8 +109,8 @@ def rotate(x, cos, sin):
 def attend(q, k, v, window):
     """Causal attention of (B, T, heads, channels) to oneself and the `window` tokens before."""
     T = q.size(1)
-    if fa3 is not None and not torch.compiler.is_exporting():
-        return fa3(q, k, v, causal=True, window_size=(window, 0))
+    if flash is not None and not torch.compiler.is_exporting():
+        return flash(q, k, v, causal=True, window_size=(window, 0))
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if window >= T - 1:
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -290,7 +292,9 @@ class Muon(torch.optim.Optimizer):
                     weights[..., :1] if rows >= columns else weights[..., :1, :]
                 )
             lr = group["lr"] * max(1.0, rows / columns) ** 0.5
-            rates = torch.tensor([lr, group["momentum"], group["weight_decay"]], device=weights.device)
+            rates = torch.tensor(
+                [lr, group["momentum"], group["weight_decay"]]
+            )  # on a GPU it would be waited for
             weights = self.update(weights, grads, state["velocity"], state["variance"], *rates)
             torch._foreach_copy_(group["params"], list(weights.unbind()))
 
@@ -330,13 +334,14 @@ def lr_multiplier(progress):
 # Training
 
 
-def train_step(batches, multiplier, momentum, weight_decay):
-    """One optimizer step over MICRO_STEPS batches; the mean loss, still on the device, and the epoch."""
+def train_step(batch, batches, multiplier, momentum, weight_decay):
+    """One optimizer step over MICRO_STEPS batches; the mean loss, still on the device, and the next batch."""
     mean = 0.0
     for _ in range(MICRO_STEPS):
-        inputs, targets, epoch = next(batches)
+        inputs, targets, _ = batch
         loss = compiled(inputs, targets) / MICRO_STEPS
         loss.backward()
+        batch = next(batches)  # packed while a GPU is still busy
         mean += loss.detach()
     for group in adamw.param_groups:
         group["lr"] = group["initial_lr"] * multiplier
@@ -345,7 +350,7 @@ def train_step(batches, multiplier, momentum, weight_decay):
     for optimizer in (adamw, muon):
         optimizer.step()
         optimizer.zero_grad()
-    return mean, epoch
+    return mean, batch
 
 
 def warm_up():
@@ -353,7 +358,8 @@ def warm_up():
     tokens = torch.arange(BATCH_ROWS * MAX_SEQ_LEN, device=DEVICE).view(BATCH_ROWS, MAX_SEQ_LEN)
     tokens %= tokenizer.vocab_size
     targets = tokens.clone()  # were they the same tensor, the compiler would count on it and start over
-    train_step(iter([(tokens, targets, 0)] * MICRO_STEPS), 0.0, MUON_MOMENTUM, 0.0)
+    batch = (tokens, targets, 0)
+    train_step(batch, itertools.repeat(batch), 0.0, MUON_MOMENTUM, 0.0)
     for optimizer in (adamw, muon):
         optimizer.state.clear()
     trace(model)
@@ -370,12 +376,14 @@ def train():
     batches = make_dataloader(tokenizer, BATCH_ROWS, MAX_SEQ_LEN, "train")
     step, used, took, smooth, shown = 0, 0.0, 0.0, 0.0, -math.inf
     start = clock()
+    batch = next(batches)  # which opens the data, and starts the clock of a run that is measured
     while used + took <= TIME_BUDGET:
         progress = used / TIME_BUDGET
         multiplier = lr_multiplier(progress)
         ramp = min(step / MUON_MOMENTUM_STEPS, 1)
         momentum = MUON_MOMENTUM_START + ramp * (MUON_MOMENTUM - MUON_MOMENTUM_START)
-        loss, epoch = train_step(batches, multiplier, momentum, WEIGHT_DECAY * (1 - progress))
+        epoch = batch[2]
+        loss, batch = train_step(batch, batches, multiplier, momentum, WEIGHT_DECAY * (1 - progress))
         loss = loss.item()
         step += 1
         if not loss <= MAX_LOSS:  # NaN compares false
@@ -425,10 +433,11 @@ print(f"val_bpb:          {val_bpb:.6f}")
 print(f"training_seconds: {seconds:.1f}")
 print(f"total_seconds:    {time.monotonic() - began:.1f}")
 print(f"peak_vram_mb:     {peak_memory_mb():.1f}")
-for gpu, peak in {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12}.items():  # dense bfloat16, per second
+for gpu, peak in PEAK_FLOPS.items():
     if DEVICE.type == "cuda" and gpu in device_name():
         flops = model.flops_per_token() * steps * TOTAL_BATCH_SIZE
         print(f"mfu_percent:      {100 * flops / seconds / peak:.2f}")
+        break
 print(f"total_tokens_M:   {steps * TOTAL_BATCH_SIZE / 1e6:.3f}")
 print(f"num_steps:        {steps}")
 print(f"num_params_M:     {num_params / 1e6:.1f}")

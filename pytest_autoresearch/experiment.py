@@ -91,8 +91,9 @@ class Experiment:
 
     @property
     def device(self) -> str:
-        """The profile in use: ``cuda`` or ``cpu``."""
-        return self.platform.get("device", "cpu").partition(":")[0]
+        """The column of ``per_device`` in use: ``cuda``, or ``cpu``, which Apple's GPUs take too."""
+        device = self.platform.get("device", "cpu").partition(":")[0]
+        return "cpu" if device == "mps" else device
 
     @property
     def limit(self) -> float:

@@ -28,7 +28,8 @@ def start(*arguments: str | Path, cache: Path, **environment: str) -> subprocess
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("AUTORESEARCH_", "HF_"))
     }
-    fixed = {"AUTORESEARCH_CACHE": str(cache), "PYTHONPATH": str(EXPERIMENT), "CUDA_VISIBLE_DEVICES": ""}
+    fixed = {"AUTORESEARCH_CACHE": str(cache), "PYTHONPATH": str(EXPERIMENT)}
+    fixed |= {"AUTORESEARCH_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         env=inherited | fixed | environment,
@@ -56,7 +57,7 @@ def prepare(cache: Path) -> Iterator[ModuleType]:
     """prepare.py, its data ready."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTORESEARCH_CACHE", str(cache))
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setenv("AUTORESEARCH_DEVICE", "cpu")
         module = load_prepare()
         module.prepare()
         yield module

