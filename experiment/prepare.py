@@ -710,8 +710,6 @@ def main():
     folder = prepare()
     files = json.loads((folder / "manifest.json").read_text())["files"]
     data = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    if DEVICE.type == "cpu" and (reason := refusal("cuda")):
-        print(f"no GPU is used: {reason}")
     print(f"the data is in {folder}")
     print("---")
     print(f"device:       {DEVICE.type}")
@@ -724,7 +722,9 @@ def main():
         print(f"attention:    {attention()[0]}")
     print(f"time_budget:  {TIME_BUDGET:g}")
     print(f"clock:        {'calibrated' if DEVICE.type == 'cpu' else 'wall'}")
-    # Not of the platform, but what the harness gives to whom: see the README's section on sealed scores.
+    # Not of the platform: why there is no GPU, and what the harness gives to whom, as the README tells.
+    if DEVICE.type == "cpu" and (reason := refusal("cuda")):
+        print(f"no_gpu:       {reason}")
     training = [folder / "train.tokens", folder / "train.offsets"]
     shared = [folder / "tokenizer.tiktoken", *(attention_files() if DEVICE.type == "cuda" else [])]
     held_out = [folder]

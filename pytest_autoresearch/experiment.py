@@ -47,6 +47,8 @@ class Experiment:
     """Machine, software, data, budget and trust: what a score is only comparable within."""
     conditions: Conditions
     """Of its runs."""
+    no_gpu: str = ""
+    """Why torch uses no GPU, as ``prepare.py`` says."""
 
     @classmethod
     def of(cls, settings: Settings, on_line: OnLine, revision: str = "HEAD") -> Experiment:
@@ -68,10 +70,11 @@ class Experiment:
         conditions = _conditions(settings, fixed, described, files)
         for key in (data.SHARED, data.TRAINING, data.VALIDATION):
             described.pop(key, None)
+        no_gpu = described.pop("no_gpu", "")
         if "device" not in described:
             described |= {"machine": platform.machine(), "cores": str(os.cpu_count())}
         described["trust"] = "reported" if conditions.terms is None else "sealed"
-        return cls(settings, repository, fixed, described, conditions)
+        return cls(settings, repository, fixed, described, conditions, no_gpu)
 
     @property
     def trust(self) -> Trust:

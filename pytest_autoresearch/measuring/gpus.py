@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from pytest_autoresearch.oneline import one_line
+
 ROOT = Path("/")
 # NVIDIA's; Jetson's; AMD's and others'; WSL2's, whose libraries lie in /usr/lib/wsl.
 NODES = ("nvidia*", "nvhost*", "nvmap", "nvgpu", "kfd", "dri", "dxg")
@@ -54,11 +56,11 @@ def seen_among(devices: Collection[Path], environment: Mapping[str, str]) -> dic
     return {VISIBLE: "0"} if asked and not asked.startswith("MIG-") and gpus == 1 else {}
 
 
-def unused(torch: str, environment: Mapping[str, str], root: Path = ROOT) -> str | None:
-    """Return a line about a GPU that torch has not found, None if there is no GPU for it.
+def unused(reason: str, environment: Mapping[str, str], root: Path = ROOT) -> str | None:
+    """Return a line about a GPU that torch cannot use, None if there is no GPU for it.
 
     Args:
-        torch: its version, as prepare.py prints it: ``2.13.0+cpu``.
+        reason: torch's own.
         environment: of this process, in which the user may hide GPUs.
         root: where /dev and /proc are.
     """
@@ -66,14 +68,8 @@ def unused(torch: str, environment: Mapping[str, str], root: Path = ROOT) -> str
     if not there or environment.get(VISIBLE, "0").strip() in HIDDEN:
         return None
     node = Path("/") / there[0].relative_to(root)
-    if torch.endswith("+cpu"):
-        why = f"torch {torch} is built for CPUs only: install a build for this GPU"
-    else:
-        version = root / "proc/driver/nvidia/version"
-        known = re.search(r"\s(\d+\.[\d.]+)\s", version.read_text()) if version.exists() else None
-        driver = f"driver {known[1]}" if known else "driver"
-        why = f"its {driver} may be too old for torch {torch}: update it, or install a build of torch for it"
-    return f"a GPU is there ({node}) and torch cannot use it: {why}"
+    relief = "install a build of torch for it, or update its driver"
+    return f"a GPU is there ({node}) and torch cannot use it ({one_line(reason)}): {relief}"
 
 
 def _chosen(every: Collection[Path], visible: str, root: Path) -> set[Path]:

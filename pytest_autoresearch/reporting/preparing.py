@@ -59,8 +59,7 @@ def opened_experiment(
             pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)
     if reporter is not None and reporter.verbosity >= 0:
         reporter.write_line(TRUST[experiment.trust].format(metric=settings.metric))
-        version = experiment.platform.get("torch")
-        if version and experiment.device == "cpu" and (line := gpus.unused(version, os.environ)):
+        if experiment.no_gpu and (line := gpus.unused(experiment.no_gpu, os.environ)):
             reporter.write_line(line)
         if copies := experiment.conditions.copies:  # else nobody would know why something cannot be read
             more = f" and {len(copies) - 1} more" * (len(copies) > 1)
