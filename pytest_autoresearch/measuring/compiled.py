@@ -52,8 +52,9 @@ class CompilerCache:
         if not self.trusted or self._kept is not None or not source.is_dir():
             return
         with contextlib.suppress(OSError, RecursionError, Unwritable):
-            target = self._held.enter_context(scratch.folder("compiled")) / FOLDER
-            if sum(path.lstat().st_size for path in source.rglob("*")) <= LARGEST:
+            files = [path for path in source.rglob("*") if not path.is_dir()]
+            if files and sum(path.lstat().st_size for path in files) <= LARGEST:
+                target = self._held.enter_context(scratch.folder("compiled")) / FOLDER
                 shutil.copytree(source, target, symlinks=True)
                 self._kept, self._made_in = target, str(source)
 

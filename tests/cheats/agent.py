@@ -90,7 +90,9 @@ def files() -> Iterator[str]:
     for path in (PROJECT / ".git" / "tmp").iterdir():
         if path.name.startswith(f"pytest-autoresearch-{os.getpid()}-"):  # this session's own
             yield from (
-                str(inner) for inner in path.iterdir() if not inner.name.startswith(("owner", "scorer-"))
+                str(inner)
+                for inner in path.iterdir()
+                if not inner.name.startswith(("owner", "scorer-", "compiled-"))
             )
         else:
             yield str(path)
