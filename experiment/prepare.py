@@ -645,10 +645,10 @@ def attention():
         from kernels import get_kernel
 
         module = Path(get_kernel(FLASH_ATTENTION_3, version=1).__file__)
-    except Exception as error:  # noqa: BLE001  not installed, not for this device, no network
+        build = next(folder for folder in module.parents if folder.name == "build")
+    except Exception as error:  # noqa: BLE001  not installed, not for this device, no network, laid out otherwise
         print(f"no FlashAttention 3: {first_line(error)}", file=sys.stderr)
         return ["fa2"]
-    build = next(folder for folder in module.parents if folder.name == "build")
     snapshot = build.parent.resolve()  # which the Hub's cache calls by its commit
     return [f"fa3 {snapshot.name[:12]}", str(snapshot), str(module.resolve().parent)]
 
@@ -659,8 +659,14 @@ def attention_files():
     # Each content has a folder of its own, for another session may find something else.
     digest = hashlib.sha256(found.encode()).hexdigest()[:12]
     note = data_folder().parent / "attention" / digest / "attention"
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(found)
+    if not note.exists():  # it is there whole, or not: another session may read it
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=note.parent) as aside:
+            aside.write(found)
+            aside.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(aside.name, note)
+        note.chmod(0o644)
     return [note, *map(Path, attention()[1:])]
 
 

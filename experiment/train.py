@@ -390,7 +390,7 @@ def train():
             print(f"\nFAIL: the loss is {loss:g} at step {step}")
             sys.exit(1)
         before, used = used, clock() - start
-        if step > 1:  # the first one opens the data too
+        if step > 1:  # its time includes opening the data
             took = used - before
         smooth = 0.9 * smooth + 0.1 * loss
         if time.monotonic() - shown > 0.1:

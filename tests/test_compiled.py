@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pytest_autoresearch import scratch
 from pytest_autoresearch.measuring import compiled
 from pytest_autoresearch.measuring.compiled import CompilerCache
+from pytest_autoresearch.measuring.data import Data
+from pytest_autoresearch.measuring.handover import Terms
+from pytest_autoresearch.measuring.output import Crashed
 from pytest_autoresearch.measuring.run import Conditions, measure
+from pytest_autoresearch.measuring.scorer import Scorer
 from tests.enforcers import KEEPERS, keeper
 from tests.project import Project
 
@@ -84,7 +90,7 @@ print("val_bpb:", file.stat().st_size)
 @pytest.mark.parametrize("name", KEEPERS)
 def test_no_trial_writes_where_another_one_reads(name: str, cache: CompilerCache) -> None:
     with keeper(name) as enforcer:
-        conditions = Conditions("val_bpb", None, enforcer, caches=cache)
+        conditions = Conditions("val_bpb", None, enforcer, device="cuda", caches=cache)
 
         def score(*, cold: bool) -> float:
             files = {"train.py": APPEND}
@@ -93,12 +99,57 @@ def test_no_trial_writes_where_another_one_reads(name: str, cache: CompilerCache
         assert [score(cold=cold) for cold in (True, True, False, False)] == [1, 1, 2, 2]
 
 
+class Idle(Scorer):
+    """One that is never asked, and need not get ready."""
+
+    def wait(self) -> None: ...
+
+
+LEARNS = """
+import os
+from pathlib import Path
+from pytest_autoresearch import harness
+folder = Path(os.environ["TRITON_CACHE_DIR"])
+print("found", *sorted(path.name for path in folder.glob("*")))
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "kernel").write_text("compiled")
+data = harness.open_data("train.tokens").read()
+(folder / "weights").write_bytes(data)
+"""
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_nothing_is_kept_that_has_seen_training_data(
+    device: str, cache: CompilerCache, tmp_path: Path
+) -> None:
+    (tmp_path / "train.tokens").write_bytes(b"tokens")
+    scorer = Idle("", (), "none", {}, 1.0)
+    terms = Terms(Data(training=(tmp_path / "train.tokens",)), scorer, 10.0, "wall")
+    conditions = Conditions("val_bpb", None, device=device, terms=terms, caches=cache)
+    lines: list[str] = []
+    files = {"train.py": LEARNS}
+    for cold in (True, False):
+        with pytest.raises(Crashed, match="without handing in a model"):
+            measure(files, "train.py", conditions, seed=1, limit=20, cold=cold, on_line=lines.append)
+    assert lines == ["found", "found kernel" if device == "cuda" else "found"]
+
+
+def test_a_cache_that_cannot_be_copied_leaves_nothing(cache: CompilerCache, tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "first", "first")
+    os.mkfifo(folder / compiled.FOLDER / "pipe")
+    before = set(scratch._own().iterdir())
+    cache.keep(folder)
+    assert of_trial(cache, tmp_path / "trial") is None
+    assert set(scratch._own().iterdir()) == before
+
+
 WARM = """
 import os
 from pathlib import Path
 folder = Path(os.environ["TRITON_CACHE_DIR"])
 print("found", folder.is_dir())
 folder.mkdir(parents=True, exist_ok=True)
+(folder / "kernel").write_text("compiled")
 """
 
 
@@ -108,6 +159,8 @@ def test_a_campaign_begins_with_it_at_its_start_and_not_at_what_a_trial_has_left
         return "found True" in log.read_text()
 
     project.script.write_text(WARM + project.script.read_text())
+    prepare = project.script.with_name("prepare.py")
+    prepare.write_text(prepare.read_text().replace("device:       cpu", "device: cuda"))
     project.commit().proposes(("LR = 0.04", "LR = 0.06"), ("LR = 0.06", "LR = 0.07"))
     project.research("--autoresearch-trials=1").exits(0).decides("kept")
     assert found(1)  # and no run of the baseline had found it, or it would not be the first to make it
@@ -143,7 +196,7 @@ def test_the_pool_of_compiling_processes_works_under_bubblewrap() -> None:
 @pytest.mark.timeout(300)
 def test_what_torch_has_compiled_is_not_compiled_again(cache: CompilerCache) -> None:
     with keeper("bwrap") as enforcer:
-        conditions = Conditions("val_bpb", None, enforcer, caches=cache)
+        conditions = Conditions("val_bpb", None, enforcer, device="cuda", caches=cache)
         runs = (
             measure({"train.py": COMPILE}, "train.py", conditions, seed=1, limit=200, cold=cold)
             for cold in (True, False)

@@ -221,10 +221,10 @@ def test_evaluation(text: str, value: object) -> None:
     ],
 )
 def test_hostile_and_unknown_expressions_end_at_once(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(Unknown):
         constants.evaluate(expression(text), {}, "cpu")
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_deep_expressions_are_unknown_rather_than_fatal() -> None:
@@ -239,10 +239,10 @@ def test_many_globals_and_star_imports_end_soon() -> None:
     names = [f"NAME_{number}" for number in range(4000)]
     source = "".join(f"{name} = 1\nfrom torch import *\n" for name in names)
     source += f"def change():\n global {', '.join(names)}\n"
-    began = time.perf_counter()
+    began = time.process_time()
     assert constants.broken_assert(source, "cpu") is None
     assert constants.values(source, "cpu") == {}
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 FIXED = """

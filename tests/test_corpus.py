@@ -157,7 +157,7 @@ def test_the_summary_says_what_a_figure_depends_on(prepare: ModuleType, cache: P
     assert result.stderr == ""
     summary = dict(line.split(":", 1) for line in result.stdout.partition("---\n")[2].splitlines())
     platform = ["device", "device_name", "cores", "torch", "data", "tokenizer", "time_budget", "clock"]
-    assert list(summary) == [*platform, "shared_data", "training_data", "validation_data"]
+    assert list(summary) == [*platform, "no_gpu", "shared_data", "training_data", "validation_data"]
     assert summary["device"].strip() == "cpu"
     assert summary["data"].split()[0] == "sotu"
     assert len(summary["data"].split()[1]) == len(summary["tokenizer"].strip()) == 12

@@ -84,9 +84,9 @@ def test_asserts_are_judged_for_the_device() -> None:
 
 
 def test_a_hostile_assert_is_left_to_the_run() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     check("assert 9**9**9**9 == 1\nassert 'a' * 10**12\nassert open('/etc/passwd')\n")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_a_script_is_read(tmp_path: Path) -> None:

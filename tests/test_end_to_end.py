@@ -20,11 +20,15 @@ BUDGET = "--autoresearch-time-budget=1"
 def test_the_tuner_researches_a_real_model(project: Project) -> None:
     shutil.rmtree(project.script.parent)
     shutil.copytree(ROOT / "experiment", project.script.parent, ignore=shutil.ignore_patterns("__pycache__"))
+    prepare = project.script.with_name("prepare.py")
+    text, count = re.subn(r"cpu=(256|65536)\)", lambda size: f"cpu={int(size[1]) // 4})", prepare.read_text())
+    assert count == 2  # MAX_SEQ_LEN and EVAL_TOKENS: a thousand probes of shorter rows take less time
+    prepare.write_text(text)
     project.commit("Bring the real experiment")
     cache = str(project.path / ".autoresearch" / "cache")
     session = project.research(BUDGET, "--autoresearch-trials=1", AUTORESEARCH_CACHE=cache).exits(0)
     session.leaves_clean()
-    session.shows("prepared in", "trust: sealed", "::baseline PASSED", "trial[0001-depth-4-2]")
+    session.shows("prepared in", "trust: sealed", "::baseline PASSED", "trial[0001-")
     [record] = project.records
     assert record["platform"]["time_budget"] == "1"
     assert record["platform"]["device"] == "cpu"

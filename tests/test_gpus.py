@@ -69,6 +69,9 @@ def chosen(machine: Path, visible: str | None) -> list[str]:
         ("3", []),
         ("", []),
         ("-1", []),
+        ("none", []),
+        ("NoDevFiles", []),
+        ("GPU-44444444", []),
         ("GPU-33333333-aaaa-bbbb-cccc-dddddddddddd,GPU-11111111", ["nvidia0"]),
         ("GPU-1111", ["nvidia1"]),
         ("MIG-GPU-11111111-aaaa-bbbb-cccc-dddddddddddd/7/0", ["nvidia1"]),
@@ -79,6 +82,11 @@ def test_a_run_gets_the_first_gpu_that_is_visible(
     visible: str | None, nodes: list[str], machine: Path
 ) -> None:
     assert chosen(machine, visible) == nodes
+
+
+def test_an_experiment_on_the_cpu_gets_no_node_of_any_gpu(machine: Path) -> None:
+    (machine / "dev" / "dri").mkdir()
+    assert gpus.nodes({"AUTORESEARCH_DEVICE": "cpu"}, machine) == []
 
 
 def test_a_gpu_without_a_node_does_not_count(machine: Path) -> None:

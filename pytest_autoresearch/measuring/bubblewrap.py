@@ -94,7 +94,7 @@ def _of_the_kernel() -> list[Path]:
     """Return what in /proc is no process's and can be written to, or may hold such files.
 
     The rest of /proc has to be writable: CUDA's driver names its threads through it, and without a name it
-    does not start. The namespace of processes holds the run's own alone.
+    does not start. The namespace of processes holds the run's own, and bubblewrap's first one.
     """
     others = (path for path in Path("/proc").iterdir() if not path.name.isdecimal())
     return sorted(path for path in others if not path.is_symlink() and path.stat().st_mode & WRITABLE)

@@ -27,9 +27,9 @@ class CompilerCache:
     """The caches of a campaign's start, of which every later run of the session gets a copy.
 
     What a run finds in its caches it executes, and it could find there what another one has learned. So
-    only the script that the campaign began with fills them, which is the user's own; no trial does, kept
-    or not, and none writes where another one reads. Without a sandbox a trial can write to these as well, as
-    to everything.
+    only the script that the campaign began with fills them, with what is there before it is given any
+    training data; no trial does, kept or not, and none writes where another one reads. Without a sandbox a
+    trial can write to these as well, as to everything.
 
     The baseline's runs begin without: how long they start up is what every trial may take, and one that
     changes what is compiled has to compile it.
@@ -51,12 +51,14 @@ class CompilerCache:
         source = folder / FOLDER
         if not self.trusted or self._kept is not None or not source.is_dir():
             return
-        with contextlib.suppress(OSError, RecursionError, Unwritable):
-            files = [path for path in source.rglob("*") if not path.is_dir()]
-            if files and sum(path.lstat().st_size for path in files) <= LARGEST:
-                target = self._held.enter_context(scratch.folder("compiled")) / FOLDER
+        with contextlib.suppress(OSError, RecursionError, Unwritable), contextlib.ExitStack() as opened:
+            size = sum(path.lstat().st_size for path in source.rglob("*") if not path.is_dir())
+            room = shutil.disk_usage(source).free // 4  # each run's copy wants some as well
+            if 0 < size <= min(LARGEST, room):
+                target = opened.enter_context(scratch.folder("compiled")) / FOLDER
                 shutil.copytree(source, target, symlinks=True)
                 self._kept, self._made_in = target, str(source)
+                self._held = opened.pop_all()
 
     def copy_to(self, folder: Path) -> None:
         """Begin the caches of a run in *folder* with what was kept, if anything was and there is room."""

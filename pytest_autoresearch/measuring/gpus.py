@@ -35,12 +35,15 @@ def nodes(environment: Mapping[str, str], root: Path = ROOT) -> list[Path]:
 
     That one is the first of CUDA_VISIBLE_DEVICES, an index in the order of the PCI bus or a UUID, or else
     GPU 0. No other exists for the run, even if it sets the variable itself. Where the files of the driver do
-    not say which node belongs to it, as of a MIG device, all are returned. So are all GPUs of AMD's.
+    not say which node belongs to it, as of a MIG device, all are returned. So are all GPUs of AMD's. There is
+    none for a run that computes on the CPU, whose clock would not count what a GPU does.
 
     Args:
         environment: the run's.
         root: where /dev and /proc are.
     """
+    if environment.get("AUTORESEARCH_DEVICE") == "cpu":
+        return []
     found = {path for pattern in NODES for path in (root / "dev").glob(pattern)}
     every = {path for path in found if OF_ONE_GPU.fullmatch(path.name)}
     return sorted(found - every | _chosen(every, environment.get(VISIBLE, "0"), root))
@@ -76,15 +79,14 @@ def _chosen(every: Collection[Path], visible: str, root: Path) -> set[Path]:
     """Return those of the NVIDIA nodes that belong to the first GPU that is *visible*."""
     known = [(uuid, node) for uuid, node in _known(root) if node in every]
     first = visible.partition(",")[0].strip()
-    if first in HIDDEN:
-        return set()
-    if len(known) < len(every):
-        return set(every)
-    if first.isdecimal():
-        return {node for _, node in known[int(first) :][:1]}
     uuid = first.removeprefix("MIG-").partition("/")[0]  # which may be shortened
-    found = {node for whole, node in known if uuid.startswith("GPU-") and whole.startswith(uuid)}
-    return found or set(every)
+    if first.isdecimal():
+        found = {node for _, node in known[int(first) :][:1]}
+    elif uuid.startswith("GPU-"):
+        found = {node for whole, node in known if whole.startswith(uuid)}
+    else:  # CUDA takes what it does not know for none
+        return set(every) if first.startswith("MIG-") else set()
+    return found if len(known) == len(every) else set(every)
 
 
 def _known(root: Path) -> list[tuple[str, Path]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import re
 import stat
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +21,7 @@ from pytest_autoresearch.measuring.data import Data
 from pytest_autoresearch.measuring.measurement import Scored
 from pytest_autoresearch.measuring.needs import Needs
 from pytest_autoresearch.measuring.sandbox import Guarded
-from pytest_autoresearch.measuring.scorer import OutOfMemory, Refused, Scorer, Split
+from pytest_autoresearch.measuring.scorer import Broken, OutOfMemory, Refused, Scorer, Split
 from pytest_autoresearch.measuring.wire import Garbled, Message, Wire
 from pytest_autoresearch.oneline import one_line, quoted
 
@@ -95,6 +97,8 @@ class Handover:
     """Of the accelerator's memory, which the scorer shares with the run."""
     training_seconds: float | None = None
     """On the clock of the terms, with what is charged for the start-up."""
+    ended = False
+    """Whether it was ended once it had handed in its model, for the scorer to have what it held."""
     needs: Needs | None = None
     """What it took beside its training, once it has a score."""
 
@@ -107,10 +111,16 @@ class Handover:
         *,
         claimed: bool,
         needs: Needs | None,
+        before_training: Callable[[], object] | None = None,
     ) -> None:
-        """Begin with the start-up; the arguments are as for :func:`measuring.run.measure`."""
+        """Begin with the start-up; the arguments are as for :func:`measuring.run.measure`.
+
+        *before_training* is called after the start-up, off the clock, before any data is handed over.
+        """
         self._terms = terms
         self._wire = wire
+        self._guarded = guarded
+        self._before_training = before_training
         calibrated = terms.clock == "calibrated"
         self._clock = Calibrated(guarded, terms.scorer) if calibrated else Clock(terms.clock, guarded)
         self._thorough = thorough
@@ -224,6 +234,8 @@ class Handover:
         took = self._used() * self._clock.rate
         if self._baseline is not None:
             self._charged = max(took - self._baseline.startup_allowed(self._terms.clock), 0.0)
+        if self._before_training is not None:
+            self._before_training()
         self._enter("training")
         self._took["start-up"] = took
         self._mark -= self._charged
@@ -268,9 +280,24 @@ class Handover:
     ) -> Scored:
         """Have the model scored; *thorough* is asked about the score as it is charged."""
         charged = None if thorough is None else lambda score: thorough(self._charged_for(score))
-        found = self._terms.scorer.score(
-            model, self._model, share, split=split, needs=self._baseline, thorough=charged
+        score = functools.partial(
+            self._terms.scorer.score,
+            model,
+            self._model,
+            share,
+            split=split,
+            needs=self._baseline,
+            thorough=charged,
         )
+        try:
+            found = score()
+        except Broken:
+            # The run may leave it no process, no memory or no GPU to work with. Its model is handed in.
+            self.ended = True
+            self._guarded.cancel()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._guarded.wait(LEAVING)
+            found = score()
         return dataclasses.replace(found, score=self._charged_for(found.score))
 
     def _charged_for(self, score: float) -> float:

@@ -143,10 +143,12 @@ def _judged(output: Output, failure: RunFailed | None, handover: Handover | None
         raise ScoreRefused(handover.refusal, output.tail)
     if handover is not None and handover.shortage is not None:
         raise OutOfMemory(handover.shortage, output.tail)
-    if failure is None or (
-        isinstance(failure, TimedOut) and handover is not None and handover.score is not None
-    ):
-        return output  # a run that has its score, and only leaves slowly, has done what it had to
+    if handover is None or handover.score is None:
+        excused = False
+    else:  # a run that has its score, and only leaves slowly or was ended by us, has done what it had to
+        excused = isinstance(failure, TimedOut) or handover.ended
+    if failure is None or excused:
+        return output
     raise failure
 
 

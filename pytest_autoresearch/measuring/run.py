@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -31,7 +32,9 @@ INHERITED = re.compile(
     r"|CUDA_.*|NVIDIA_.*|ROCR_.*|HIP_.*|HSA_.*|HF_HOME|HF_HUB_OFFLINE|OMP_.*|MKL_.*"
     r"|CC|CXX|PYTORCH_.*|TORCH_.*|TRITON_(?!HOME|CACHE_|DUMP_DIR|OVERRIDE_DIR|REMOTE_|REDIS_).*"
 )
-SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)  # in a name: never inherited
+SECRET = re.compile(
+    "KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTH(?!OR)", re.IGNORECASE
+)  # in a name: never inherited
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # today's name, and the one before
 
 
@@ -79,6 +82,11 @@ class Conditions:
         """Whether the experiment computes on a GPU that torch calls CUDA, of AMD's too."""
         return (self.device or "").partition(":")[0] == "cuda"
 
+    def keep_caches(self, folder: Path) -> None:
+        """Keep what a run in *folder* has compiled. On a CPU that is little, and may be part of training."""
+        if self.is_on_cuda:
+            self.caches.keep(folder)
+
     def told(self, seed: int) -> dict[str, str]:
         """Return what the harness tells a script through its environment."""
         told = {"AUTORESEARCH_SEED": str(seed), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -110,7 +118,7 @@ def measure(
     needs: Needs | None = None,
     cold: bool = False,
 ) -> Measurement:
-    """Run *script* once, in a fresh directory that holds *files* and nothing else.
+    """Run *script* once, in a fresh directory that holds *files*, compilers' caches, and nothing else.
 
     Args:
         files: name and text of each file.
@@ -143,7 +151,7 @@ def measure(
             opened.callback(other.close)
             environment[VARIABLE] = str(other.fileno())
             theirs = [other.fileno()]
-        if not cold:
+        if not cold and conditions.is_on_cuda:
             conditions.caches.copy_to(folder)
         policy = sandbox.Policy(folder, conditions.readable, conditions.hidden)
         command = [sys.executable, script]
@@ -152,7 +160,15 @@ def measure(
         handover = None
         if conditions.terms is not None:
             other.close()
-            handover = Handover(conditions.terms, wire, guarded, thorough, claimed=claimed, needs=needs)
+            handover = Handover(
+                conditions.terms,
+                wire,
+                guarded,
+                thorough,
+                claimed=claimed,
+                needs=needs,
+                before_training=functools.partial(conditions.keep_caches, folder) if cold else None,
+            )
             opened.callback(handover.close)
         output = follow(
             guarded,
@@ -162,9 +178,8 @@ def measure(
             handover=handover,
             memory_limit=conditions.memory_limit,
         )
-        if cold:
-            guarded.end()  # so that nothing writes to it any more
-            conditions.caches.keep(folder)
+        if cold and handover is None:
+            conditions.keep_caches(folder)
     wall_seconds = time.monotonic() - started
     return _measurement(output, conditions, handover, seed, wall_seconds)
 

@@ -219,7 +219,11 @@ class Scorer:
     def _ready(self) -> Wire:
         if self._guarded is not None and self._guarded.exit_code() is not None:
             self.close()  # it has died while it had nothing to do
-        self.start()
+        try:
+            self.start()
+        except OSError as error:
+            self.close()
+            raise Broken(f"the scorer does not start: {one_line(str(error), 200)}") from None
         assert self._wire is not None
         if not self._is_ready:
             try:

@@ -29,8 +29,8 @@ from pytest_autoresearch.oneline import one_line, quoted
 LARGEST_GRAPH = 16 << 20  # bytes of JSON
 MOST_NODES = 20_000
 COMPARISONS = ["eq", "ge", "gt", "le", "lt", "ne"]
-# What is computed once and not for every row, unless it depends on the tokens: casts of weights, and
-# masks. Nothing here multiplies or sums up, for the time that a model may predict for is meant for many rows:
+# What is computed once and not for every row, unless it depends on the tokens: casts of weights, and masks.
+# Products and sums of many numbers are not, for the time that a model may predict for is meant for many rows:
 # with all of it for one computation a model could go on training.
 COMPUTED_ONCE = (
     SHAPES

@@ -63,8 +63,8 @@ LARGEST_FILE = 2 << 30  # bytes
 MEMORY = 8 << 30  # bytes that scoring one model may take
 LONGEST_ANSWER = 1 << 12  # bytes that a child may say
 READ = b""  # the line that it says first, once it has read the model
-BUSY = re.compile("devices? .*busy or unavailable")  # a CUDA device that another process has for itself
-EXCLUSIVE = "the GPU's compute mode lets one process at a time use it: nvidia-smi -c DEFAULT"
+BUSY = re.compile("CUDA.* busy or unavailable")  # a device that another process has for itself
+EXCLUSIVE = "the GPU is not to be had; if its compute mode is exclusive: nvidia-smi -c DEFAULT"
 
 
 def _read(file: str | int, size: int) -> bytes:
@@ -154,7 +154,12 @@ def _converse(wire: Wire, request: Request, prepare: ModuleType) -> None:
         EOFError: whoever asked is gone.
         Garbled: it is asked for something else.
     """
-    with contextlib.closing(Child(wire, request, prepare)) as child:
+    try:
+        forked = Child(wire, request, prepare)
+    except OSError as error:  # there are too many processes, or too little memory
+        wire.send({"failed": f"no process for it: {error.strerror}"})
+        return
+    with contextlib.closing(forked) as child:
         answer = child.answer()
         if request.waits and "score" in answer:
             wire.send(answer)
@@ -180,7 +185,12 @@ class Child:
         reading, self._asking = os.pipe()
         self._heard = b""
         self._has_read = False
-        self._process: int | None = os.fork()
+        try:
+            self._process: int | None = os.fork()
+        except OSError:
+            for descriptor in (self._hearing, writing, reading, self._asking):
+                os.close(descriptor)
+            raise
         if self._process == 0:
             os.close(self._hearing)
             os.close(self._asking)

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_autoresearch.measuring import sandbox
+from tests import ordinary_user
 from tests.ordinary_user import NOBODY, as_ordinary_user
 from tests.project import PLUGINS
 
@@ -43,6 +45,17 @@ class Combination:
 
     def __str__(self) -> str:
         return f"{self.enforcer}-{self.user}"
+
+
+def obstacle(combination: Combination) -> str | None:
+    """Return what keeps this machine from a combination."""
+    try:
+        sandbox.choose(combination.enforcer)
+        if combination.user == "ordinary":
+            ordinary_user.as_ordinary_user([])
+    except (sandbox.Unavailable, ordinary_user.Unavailable) as error:
+        return str(error)
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

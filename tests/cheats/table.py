@@ -200,7 +200,7 @@ def uses_torch(name: str) -> bool:
 
 def takes_long(name: str) -> bool:
     """Tell whether a script uses up its time."""
-    return name in CHEATS and CHEATS[name].verdict == "timeout"
+    return name in CHEATS and (CHEATS[name].verdict == "timeout" or CHEATS[name].worse)
 
 
 def only_hands_in(name: str) -> bool:

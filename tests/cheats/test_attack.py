@@ -10,14 +10,31 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.measuring import sandbox
-from tests.cheats.campaign import PLACE
+from tests.cheats.campaign import PLACE, Combination, obstacle
 from tests.cheats.table import path_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def attack(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+PROCESSES = 800  # of an ordinary user; other tests have hundreds meanwhile
+NO_FORKS_LEFT = """
+import os, time
+from prepare import hand_in_shared_model
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+except OSError as error:
+    print("no process left:", error, flush=True)
+hand_in_shared_model()
+"""
+
+
+def attack(*arguments: str | Path, processes: int | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.cheats.attack", *map(str, arguments)]
+    if processes is not None:
+        command = ["bash", "-c", f'ulimit -u {processes}; exec "$@"', "bash", *command]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
@@ -43,6 +60,20 @@ def test_an_attack_is_reported_in_full(tmp_path: Path) -> None:
     assert "experiment/train.py::baseline PASSED (" in campaign
     assert [part for part in (honest, cheat, own, campaign) if "left: nothing\n" not in part + "\n"] == []
     assert "changed: nothing\n" in campaign
+
+
+@pytest.mark.slow
+def test_a_run_that_leaves_the_scorer_no_process_is_scored_without_it(tmp_path: Path) -> None:
+    if reason := obstacle(Combination("bwrap", "ordinary")):
+        pytest.skip(reason)
+    script = tmp_path / "no_forks_left.py"
+    script.write_text(NO_FORKS_LEFT)
+    options = ["--experiment=miniature", "--user=ordinary", "--enforcer=bwrap"]
+    done = attack(*options, script, processes=PROCESSES)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "verdict: discarded\n" in done.stdout
+    assert "  > no process left: " in done.stdout
+    assert "score: 3." in done.stdout
 
 
 def test_what_cannot_be_tried_is_said_at_once(tmp_path: Path) -> None:
