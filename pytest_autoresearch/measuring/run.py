@@ -32,9 +32,8 @@ INHERITED = re.compile(
     r"|CUDA_.*|NVIDIA_.*|ROCR_.*|HIP_.*|HSA_.*|HF_HOME|HF_HUB_OFFLINE|OMP_.*|MKL_.*"
     r"|CC|CXX|PYTORCH_.*|TORCH_.*|TRITON_(?!HOME|CACHE_|DUMP_DIR|OVERRIDE_DIR|REMOTE_|REDIS_).*"
 )
-SECRET = re.compile(
-    "KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTH(?!OR)", re.IGNORECASE
-)  # in a name: never inherited
+# In a name: never inherited.
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTH(?!OR)", re.IGNORECASE)
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # today's name, and the one before
 
 
