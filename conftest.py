@@ -12,6 +12,12 @@ from tests.project import Project
 pytest_plugins = ["pytester"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests, so that no worker is alone with one of them in the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> Project:
     """Return a scratch project with an experiment that takes milliseconds."""

@@ -19,7 +19,8 @@ BUDGET = "--autoresearch-time-budget=1"
 @pytest.mark.slow
 def test_the_tuner_researches_a_real_model(project: Project) -> None:
     shutil.rmtree(project.script.parent)
-    shutil.copytree(ROOT / "experiment", project.script.parent, ignore=shutil.ignore_patterns("__pycache__"))
+    measured = shutil.ignore_patterns("__pycache__", "baseline.json")  # by a campaign here, maybe
+    shutil.copytree(ROOT / "experiment", project.script.parent, ignore=measured)
     prepare = project.script.with_name("prepare.py")
     text, count = re.subn(r"cpu=(256|65536)\)", lambda size: f"cpu={int(size[1]) // 4})", prepare.read_text())
     assert count == 2  # MAX_SEQ_LEN and EVAL_TOKENS: a thousand probes of shorter rows take less time
