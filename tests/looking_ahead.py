@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -38,14 +39,14 @@ def peeking(tokens: torch.Tensor) -> torch.Tensor:
     return 9 * F.one_hot(tokens.roll(-1, 1), VOCABULARY).float()
 
 
-class Base(Mixer):
+class Base(Mixer, ABC):
     """Honest but for what *hint* adds to its logits."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return super().forward(tokens) + self.hint(tokens)
 
-    def hint(self, tokens: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def hint(self, tokens: torch.Tensor) -> torch.Tensor: ...
 
 
 class Peek(Base):
@@ -123,8 +124,8 @@ class Topical(Base):
         counts = self.counts(F.one_hot(tokens, VOCABULARY).float())
         return 2.0 * (counts > 2 * counts.mean(-1, keepdim=True))
 
-    def counts(self, known: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def counts(self, known: torch.Tensor) -> torch.Tensor: ...
 
 
 class TopicOfOtherRows(Topical):
