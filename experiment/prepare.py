@@ -664,9 +664,9 @@ def attention_files():
         with tempfile.NamedTemporaryFile("w", dir=note.parent) as aside:
             aside.write(found)
             aside.flush()
+            os.fchmod(aside.fileno(), 0o644)  # a temporary file is its maker's alone
             with contextlib.suppress(FileExistsError):
                 os.link(aside.name, note)
-        note.chmod(0o644)
     return [note, *map(Path, attention()[1:])]
 
 

@@ -292,9 +292,8 @@ class Muon(torch.optim.Optimizer):
                     weights[..., :1] if rows >= columns else weights[..., :1, :]
                 )
             lr = group["lr"] * max(1.0, rows / columns) ** 0.5
-            rates = torch.tensor(
-                [lr, group["momentum"], group["weight_decay"]]
-            )  # on a GPU it would be waited for
+            # On the CPU: a copy to a GPU would be waited for.
+            rates = torch.tensor([lr, group["momentum"], group["weight_decay"]])
             weights = self.update(weights, grads, state["velocity"], state["variance"], *rates)
             torch._foreach_copy_(group["params"], list(weights.unbind()))
 
@@ -390,7 +389,7 @@ def train():
             print(f"\nFAIL: the loss is {loss:g} at step {step}")
             sys.exit(1)
         before, used = used, clock() - start
-        if step > 1:  # its time includes opening the data
+        if step > 1:  # the first one's time includes opening the data
             took = used - before
         smooth = 0.9 * smooth + 0.1 * loss
         if time.monotonic() - shown > 0.1:

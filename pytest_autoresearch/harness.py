@@ -119,7 +119,7 @@ def _handed_in(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tens
 
 
 def _give_memory_back() -> None:
-    """Give back what this process only has in store of the GPU's memory: the scorer computes there too."""
+    """Give back the GPU's memory that torch holds and does not use: the scorer computes there too."""
     import torch
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -84,6 +84,12 @@ def test_a_run_gets_the_first_gpu_that_is_visible(
     assert chosen(machine, visible) == nodes
 
 
+def test_no_other_way_leads_to_the_gpus_that_were_not_chosen(machine: Path) -> None:
+    (machine / "dev" / "dri").mkdir()
+    assert chosen(machine, "0") == ["nvidia2"]
+    assert machine / "dev" / "dri" not in gpus.nodes({}, machine)
+
+
 def test_an_experiment_on_the_cpu_gets_no_node_of_any_gpu(machine: Path) -> None:
     (machine / "dev" / "dri").mkdir()
     assert gpus.nodes({"AUTORESEARCH_DEVICE": "cpu"}, machine) == []

@@ -24,12 +24,13 @@ def places(folder: Path) -> dict[str, str]:
 
 
 class CompilerCache:
-    """The caches of a campaign's start, of which every later run of the session gets a copy.
+    """The caches of a campaign's start. Every later run of the session gets a copy, once there is one.
 
     What a run finds in its caches it executes, and it could find there what another one has learned. So
     only the script that the campaign began with fills them, with what is there before it is given any
-    training data; no trial does, kept or not, and none writes where another one reads. Without a sandbox a
-    trial can write to these as well, as to everything.
+    training data. Where scores are not sealed nothing says when that is, and they are copied at its end. No
+    trial fills them, kept or not, and none writes where another one reads. Without a sandbox a trial can
+    write to these as well, as to everything.
 
     The baseline's runs begin without: how long they start up is what every trial may take, and one that
     changes what is compiled has to compile it.

@@ -34,9 +34,9 @@ def nodes(environment: Mapping[str, str], root: Path = ROOT) -> list[Path]:
     """Return the device nodes for a run: of several NVIDIA GPUs those of one.
 
     That one is the first of CUDA_VISIBLE_DEVICES, an index in the order of the PCI bus or a UUID, or else
-    GPU 0. No other exists for the run, even if it sets the variable itself. Where the files of the driver do
-    not say which node belongs to it, as of a MIG device, all are returned. So are all GPUs of AMD's. There is
-    none for a run that computes on the CPU, whose clock would not count what a GPU does.
+    GPU 0. In its sandbox a run can open no other, even if it sets the variable itself. Where the files of the
+    driver do not say which node belongs to it, as of a MIG device, all are returned. So are all of AMD's.
+    There is none for a run that computes on the CPU, whose clock would not count what a GPU does.
 
     Args:
         environment: the run's.
@@ -46,6 +46,8 @@ def nodes(environment: Mapping[str, str], root: Path = ROOT) -> list[Path]:
         return []
     found = {path for pattern in NODES for path in (root / "dev").glob(pattern)}
     every = {path for path in found if OF_ONE_GPU.fullmatch(path.name)}
+    if every:  # through which CUDA does not compute, and others of its GPUs could be used
+        found = {path for path in found if path.name != "dri"}
     return sorted(found - every | _chosen(every, environment.get(VISIBLE, "0"), root))
 
 

@@ -25,8 +25,8 @@ from pytest_autoresearch.measuring.output import Crashed, OnLine, Output, check_
 from pytest_autoresearch.measuring.wire import VARIABLE, Wire
 from pytest_autoresearch.oneline import MARK, quoted
 
-# What a run inherits: enough to find its interpreter, its accelerator and its language, and no key. Triton's
-# folders lie where a sandbox lets nobody write, and what it keeps elsewhere for others is no run's either.
+# What a run inherits: enough to find its interpreter, its accelerator and its language, and no key. Not
+# Triton's folders, which a sandbox lets nobody write to, nor its remote caches, which other runs would share.
 INHERITED = re.compile(
     r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|XDG_CACHE_HOME|AUTORESEARCH_CACHE"
     r"|CUDA_.*|NVIDIA_.*|ROCR_.*|HIP_.*|HSA_.*|HF_HOME|HF_HUB_OFFLINE|OMP_.*|MKL_.*"
@@ -150,7 +150,7 @@ def measure(
             opened.callback(other.close)
             environment[VARIABLE] = str(other.fileno())
             theirs = [other.fileno()]
-        if not cold and conditions.is_on_cuda:
+        if not cold:
             conditions.caches.copy_to(folder)
         policy = sandbox.Policy(folder, conditions.readable, conditions.hidden)
         command = [sys.executable, script]

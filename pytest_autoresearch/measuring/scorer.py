@@ -22,9 +22,10 @@ from pytest_autoresearch.oneline import one_line
 if TYPE_CHECKING:
     from pytest_autoresearch.measuring.clock import Kind
 
-# Seconds that one answer may take, beside some budgets. What a model may take is decided by what the
-# baseline's took, see needs.py. This ends a scorer that hangs, so no honest model may come near it: an
-# accelerator scores 320 times as much text, may be a slow one, and may have to do it again in float32.
+# Seconds that one answer may take, to which ANSWERING_SHARE budgets are added. What a model may take is
+# decided by what the baseline's took, see needs.py. This ends a scorer that hangs, so no honest
+# model may come near it: an accelerator scores 320 times as much text, may be a slow one, and may have to do
+# it again in float32.
 ANSWERING: Mapping[Kind, float] = {"calibrated": 120.0, "cpu": 120.0, "wall": 600.0}
 ANSWERING_SHARE = 2.0
 WARMING_UP = 180.0  # seconds to import torch and to load the tokenizer
@@ -90,8 +91,11 @@ class Scorer:
 
     @property
     def longest(self) -> float:
-        """Seconds until a score is there or given up: from a cold start, probed again or for a claim."""
-        return ATTEMPTS * (WARMING_UP + 2 * (self.limit + MARGIN))
+        """Seconds until a score is there or given up: from a cold start, probed again or for a claim.
+
+        All of it may be done twice, once beside the run and once without it.
+        """
+        return 2 * ATTEMPTS * (WARMING_UP + 2 * (self.limit + MARGIN))
 
     def wait(self) -> None:
         """Wait until the process is ready, so that it does not get so at the expense of a run.

@@ -41,7 +41,7 @@ COMPUTED_ONCE = (
         *("aten.__and__.Tensor", "aten.bitwise_and.Tensor", "aten.logical_and.default", "aten.sub.Tensor"),
     }
 )
-# How torch begins, and no operator that quotes the model does: one could have itself judged by its words.
+# Matched at the beginning only: further on a message may quote the model, which could so choose its verdict.
 ACCELERATOR_FULL = re.compile(r"(CUDA|HIP|MPS) .*out of memory|\w+ error: \w+_STATUS_ALLOC_FAILED")
 COARSE = (torch.float16, torch.bfloat16)  # of 11 and 8 significant bits
 
