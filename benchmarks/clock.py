@@ -23,13 +23,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from pytest_autoresearch.measuring import sandbox
-from pytest_autoresearch.measuring.clock import Kind
-from pytest_autoresearch.measuring.data import Data
-from pytest_autoresearch.measuring.handover import Terms
-from pytest_autoresearch.measuring.measurement import Measurement
-from pytest_autoresearch.measuring.run import Conditions, execute, fresh_directory, inherited, measure
-from pytest_autoresearch.measuring.scorer import Scorer, answering
+from pytest_autoresearch.records.measurement import Measurement
+from pytest_autoresearch.runs.clock import Kind
+from pytest_autoresearch.runs.data import Data
+from pytest_autoresearch.runs.run import RunConfig, execute, fresh_directory, inherited, measure
+from pytest_autoresearch.runs.session import SealedLimits
+from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.scoring.client import Scorer, answering
 
 EXPERIMENT = Path(__file__).resolve().parent.parent / "experiment"
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -52,7 +52,7 @@ def fixed(kind: Kind, threads: int) -> str:
 
 def describe(budget: float) -> dict[str, str]:
     """Run prepare.py, which prepares the data, and return what it says of the platform."""
-    environment = dict(os.environ) | Conditions("val_bpb", budget).told(SEED)
+    environment = dict(os.environ) | RunConfig("val_bpb", budget).told(SEED)
     with fresh_directory({"prepare.py": (EXPERIMENT / "prepare.py").read_text()}) as folder:
         return execute("prepare.py", folder, environment, lambda _line: None).values
 
@@ -67,7 +67,7 @@ def neighbours(count: int) -> Iterator[None]:
         yield
 
 
-def run(kind: Kind, conditions: Conditions, threads: int) -> Measurement:
+def run(kind: Kind, conditions: RunConfig, threads: int) -> Measurement:
     """Measure the script once."""
     files = {"train.py": (EXPERIMENT / "train.py").read_text(), "prepare.py": fixed(kind, threads)}
     assert conditions.terms is not None
@@ -84,24 +84,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     options = parser.parse_args()
     described = describe(options.budget)
-    data, enforcer = Data.described(described), sandbox.choose("auto")
+    data, enforcer = Data.described(described), launch.choose("auto")
     scorer = Scorer(
         (EXPERIMENT / "prepare.py").read_text(),
         (*data.validation, *data.shared),
         enforcer,
-        inherited() | Conditions("val_bpb", options.budget).told(SEED),
+        inherited() | RunConfig("val_bpb", options.budget).told(SEED),
         answering(options.budget, "calibrated"),
     )
     found: dict[tuple[str, int], list[Measurement]] = defaultdict(list)
     with contextlib.closing(scorer):
         for _, busy, kind in itertools.product(range(options.runs), (0, 1), KINDS):
-            conditions = Conditions(
+            conditions = RunConfig(
                 "val_bpb",
                 options.budget,
                 enforcer,
                 readable=data.shared,
                 hidden=(*data.validation, *data.training),
-                terms=Terms(data, scorer, options.budget, kind),
+                terms=SealedLimits(data, scorer, options.budget, kind),
             )
             with neighbours(busy):
                 measured = run(kind, conditions, options.threads)

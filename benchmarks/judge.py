@@ -22,8 +22,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pytest_autoresearch.judge import CONFIDENCE, STRICT, Belief, Claim, Noise
-from pytest_autoresearch.standing import Standing, Terms
+from pytest_autoresearch.judging.judge import CONFIDENCE, STRICT, Estimate, GainEstimate, Noise
+from pytest_autoresearch.judging.state import JudgePolicy, JudgeState
 
 RUNS = 288
 BEGIN = 1.0  # the score at first
@@ -99,7 +99,7 @@ def ours(seed: int, noise: float, confidence: float) -> Outcome:
     world = World(seed, noise)
     first = [world.run(BEGIN) for _ in range(FIRST)]
     known = Noise.of(first)
-    standing = Standing.opening(Terms(confidence=confidence), Belief.of(first, known), known)
+    standing = JudgeState.opening(JudgePolicy(confidence=confidence), Estimate.of(first, known), known)
     true = 0.0
     nulls = empty = 0
     while world.spent < RUNS:
@@ -120,7 +120,7 @@ def ours(seed: int, noise: float, confidence: float) -> Outcome:
             nulls, empty = nulls + null, empty + (null and effect >= 0)
     spent = world.spent - FIRST
     before, after = ([world.run(version) for _ in range(FRESH)] for version in (BEGIN, BEGIN + true))
-    claim = Claim.of(before, after, standing.noise)
+    claim = GainEstimate.of(before, after, standing.noise)
     return Outcome(-true, -claim.gain, nulls, empty, world.nulls, world.proposed, spent)
 
 

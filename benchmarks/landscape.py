@@ -20,11 +20,11 @@ import math
 import statistics
 from typing import NamedTuple
 
-from pytest_autoresearch.agents import constants
-from pytest_autoresearch.agents.tuner import Tuner
-from pytest_autoresearch.judge import CONFIDENCE
-from pytest_autoresearch.ledger import Entry
-from pytest_autoresearch.measuring.measurement import Measurement
+from pytest_autoresearch.agents.tuner.agent import Tuner
+from pytest_autoresearch.judging.judge import CONFIDENCE
+from pytest_autoresearch.records.measurement import Measurement
+from pytest_autoresearch.records.trial import Trial
+from pytest_autoresearch.source import constants
 from surface import DEVICE, Runs, Shipped, briefing, landscape
 
 # Upstream's constants. The tuner's own ranges, cut where the study has no data.
@@ -111,7 +111,7 @@ def campaign(repetition: int, confidence: float | None, spread: float, budget: i
             script, true = proposal.source, score
         measurements = tuple(Measurement(one, seed=0, wall_seconds=300) for one in scores)
         number, text, before = told.number, proposal.description, told.score
-        history.append(Entry(number, text, verdict, "", "", "", before, measurements, constants=known))
+        history.append(Trial(number, text, verdict, "", "", "", before, measurements, constants=known))
     verdicts = collections.Counter(trial.verdict for trial in history)
     claimed = rule.claim(start, true)
     return Outcome(start - true, claimed, len(history), verdicts["out of memory"], verdicts["kept"], false)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pytest_autoresearch.measuring.handover import OVERTIME_CHARGE
+from pytest_autoresearch.runs.session import OVERTIME_CHARGE
 
 SCRIPT = Path(__file__).resolve().parent.parent / "experiment" / "train.py"
 

@@ -15,8 +15,8 @@ import sys
 import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 
-from pytest_autoresearch.measuring.probes import Probes
-from pytest_autoresearch.measuring.scoring import THOROUGH, TOLERANCE
+from pytest_autoresearch.scoring.causality import CausalityProbes
+from pytest_autoresearch.scoring.evaluation import THOROUGH, TOLERANCE
 
 CPU, CUDA = 256, 10_240  # rows of validation text in the two profiles
 SHARE = 0.1  # of the rows that is probed in every trial
@@ -84,7 +84,7 @@ def counted(every: int, share: float, least: int, times: int) -> tuple[float, fl
 
     surprises, count, number = surprise(model(inputs), targets), 0, 0
     for _ in range(times):
-        probes = Probes([1] * VOCABULARY, share, least)
+        probes = CausalityProbes([1] * VOCABULARY, share, least)
         probes(inputs, targets, torch.ones_like(inputs, dtype=torch.bool), surprises)
         probes.run(model, surprise)
         count += not probes.caught(TOLERANCE)

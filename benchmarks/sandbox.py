@@ -12,16 +12,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from pytest_autoresearch.measuring import sandbox
+from pytest_autoresearch.errors import SandboxUnavailable
+from pytest_autoresearch.sandbox import launch
 
 WORD = ["/bin/echo", "started"]
 
 
-def once(enforcer: sandbox.Enforcer) -> tuple[float, float]:
+def once(enforcer: launch.Enforcer) -> tuple[float, float]:
     """Return the milliseconds until the first word, and those from there to the end."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        with sandbox.start(WORD, sandbox.Policy(Path(folder)), enforcer, {}) as run:
+        with launch.start(WORD, launch.Policy(Path(folder)), enforcer, {}) as run:
             assert run.process.stdout is not None
             assert run.process.stdout.read(1) == b"s"
             started = time.perf_counter()
@@ -46,8 +47,8 @@ def main() -> None:
     print(f"no process more  {statistics.median(bare() for _ in range(starts)):4.1f}")
     for enforcer in ("bwrap", "landlock", "none"):
         try:
-            sandbox.choose(enforcer)
-        except sandbox.Unavailable as error:
+            launch.choose(enforcer)
+        except SandboxUnavailable as error:
             print(f"{enforcer:<15}  {error}")
             continue
         begun, ended = zip(*(once(enforcer) for _ in range(starts)), strict=True)

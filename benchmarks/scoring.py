@@ -72,8 +72,8 @@ def main() -> int:
     with clock.measuring("evaluation"):
         own = prepare.evaluate_bpb(names["compiled"], names["tokenizer"], 32)
     with clock.measuring("importing"):
-        from pytest_autoresearch.measuring import scoring
-        from pytest_autoresearch.measuring.sealing import Trace, seal
+        from pytest_autoresearch.scoring import evaluation
+        from pytest_autoresearch.scoring.export import Trace, seal
     model, tokens = names["compiled"], prepare.example()
     with prepare.eval_mode(model):
         with clock.measuring("tracing"):  # before the clock starts
@@ -85,10 +85,10 @@ def main() -> int:
             file = io.BytesIO()
             sealed.write(file)
     assert sealed.digest == announced
-    scoring.ready(prepare)
-    scoring.fill_memory()
+    evaluation.ready(prepare)
+    evaluation.fill_memory()
     with clock.measuring("scoring"):
-        scored = scoring.Scoring(prepare, file.getvalue(), announced)
+        scored = evaluation.Scoring(prepare, file.getvalue(), announced)
         found = scored.probed(SHARE)
     with clock.measuring("and for a keep"):  # goes on from there
         scored.probed(1.0)

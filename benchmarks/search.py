@@ -39,20 +39,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import optuna
 
-from pytest_autoresearch.agents import constants
-from pytest_autoresearch.agents.agent import NoAnswer
-from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal
+from pytest_autoresearch.agents.briefing import Briefing
 from pytest_autoresearch.agents.hybrid import Hybrid
-from pytest_autoresearch.agents.space import WHOLE, Axis, space
-from pytest_autoresearch.agents.tuner import Tuner
-from pytest_autoresearch.judge import CONFIDENCE
-from pytest_autoresearch.ledger import Entry, Value
-from pytest_autoresearch.measuring.measurement import Measurement
+from pytest_autoresearch.agents.tuner.agent import Tuner
+from pytest_autoresearch.agents.tuner.space import WHOLE, Axis, space
+from pytest_autoresearch.errors import NoAnswer
+from pytest_autoresearch.judging.judge import CONFIDENCE
+from pytest_autoresearch.records.measurement import Measurement
+from pytest_autoresearch.records.proposal import Failure, Proposal
+from pytest_autoresearch.records.trial import Trial, Value
+from pytest_autoresearch.source import constants
 from surface import DEVICE, FIXED, Runs, Shipped, briefing, landscape, rows
 
 if TYPE_CHECKING:
     from pytest_autoresearch.agents.agent import Agent
-    from pytest_autoresearch.ledger import Verdict
+    from pytest_autoresearch.records.trial import Verdict
 
 SPREAD = 0.0004
 PART = 0.6  # how much of a group it proposes, once it has proposed all of it
@@ -171,7 +172,7 @@ def judged(agent: Agent, repetition: int, budget: int) -> Path:
     true = landscape().score(ORIGIN)
     rule = Shipped(runs, true, CONFIDENCE)
     script, scores, seconds = START, [true] * (budget - runs.left), 0.0
-    history: list[Entry] = []
+    history: list[Trial] = []
     while runs.left:
         left = runs.left
         score, noise = rule.believed, rule.spread
@@ -192,7 +193,7 @@ def judged(agent: Agent, repetition: int, budget: int) -> Path:
             verdict = "kept" if kept else "discarded"
         measurements = tuple(Measurement(one, seed=0, wall_seconds=300) for one in found)
         number, text, before = told.number, proposal.description, told.score
-        entry = Entry(number, text, verdict, "", "", "", before, measurements, known, agent=proposal.agent)
+        entry = Trial(number, text, verdict, "", "", "", before, measurements, known, agent=proposal.agent)
         history.append(entry)
         scores += [true] * (left - runs.left - 1)
         if verdict == "kept":

@@ -24,7 +24,14 @@ from pathlib import Path
 WINDOW = 1000  # trials that are compared
 SLOWER = 1.5  # times as long as the first trials the last ones may take
 RESUMED = 2.0  # seconds that going on may take
-PLUGINS = "-p", "pytest_timeout", "-p", "pytest_autoresearch.plugin", "-p", "no:cacheprovider"  # no others
+PLUGINS = (
+    "-p",
+    "pytest_timeout",
+    "-p",
+    "pytest_autoresearch.plugin.hooks",
+    "-p",
+    "no:cacheprovider",
+)  # no others
 SCRIPT = """\
 X = 0  # what is tried
 BEST = 0.0  # what was found
@@ -50,7 +57,7 @@ def pytest_autoresearch_propose(briefing):
     return Proposal("\\n".join(lines) + "\\n", f"X = {briefing.number}")
 
 
-def pytest_autoresearch_decided(entry):
+def pytest_autoresearch_decided(trial):
     times = psutil.Process().cpu_times()
     used = times.user + times.system + times.children_user + times.children_system
     with SEEN.open("a") as file:

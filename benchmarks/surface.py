@@ -36,9 +36,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pytest_autoresearch.agents.briefing import Briefing
-from pytest_autoresearch.judge import Belief, Noise
-from pytest_autoresearch.ledger import Entry, Value
-from pytest_autoresearch.standing import Standing, Terms
+from pytest_autoresearch.judging.judge import Estimate, Noise
+from pytest_autoresearch.judging.state import JudgePolicy, JudgeState
+from pytest_autoresearch.records.trial import Trial, Value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,7 +171,9 @@ class Shipped:
         self._runs, self._incumbent = runs, start
         scores = [runs.of(start) for _ in range(OPENING)]
         noise = Noise.of(scores)
-        self._standing = Standing.opening(Terms(confidence=confidence), Belief.of(scores, noise), noise)
+        self._standing = JudgeState.opening(
+            JudgePolicy(confidence=confidence), Estimate.of(scores, noise), noise
+        )
 
     @property
     def believed(self) -> float:
@@ -206,7 +208,7 @@ class Shipped:
 
 
 def briefing(
-    tag: str, script: str, history: list[Entry], *, start: str, score: float, noise: float
+    tag: str, script: str, history: list[Trial], *, start: str, score: float, noise: float
 ) -> Briefing:
     """Return what an agent is told of a campaign on the landscape."""
     return Briefing(

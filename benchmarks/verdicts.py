@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.judge import Noise
+from pytest_autoresearch.judging.judge import Noise
 
 ROOT = Path(__file__).resolve().parent.parent
 STRICT = 0.95

@@ -49,9 +49,9 @@ AGENT = """\
 CONFTEST = """\
     import json, time
 
-    def pytest_autoresearch_decided(entry):
-        runs = entry.measurements + entry.again
-        line = {{"at": time.time(), "busy": sum(run.wall_seconds for run in runs), "verdict": entry.verdict}}
+    def pytest_autoresearch_decided(trial):
+        runs = trial.measurements + trial.incumbent_runs
+        line = {{"at": time.time(), "busy": sum(run.wall_seconds for run in runs), "verdict": trial.verdict}}
         print(json.dumps(line), file=open({told!r}, "a"))
     """
 

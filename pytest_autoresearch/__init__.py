@@ -16,19 +16,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal
-    from pytest_autoresearch.ledger import Entry, Usage
-    from pytest_autoresearch.measuring.measurement import Measurement
+    from pytest_autoresearch.agents.briefing import Briefing
+    from pytest_autoresearch.records.measurement import Measurement
+    from pytest_autoresearch.records.proposal import Failure, Proposal, Usage
+    from pytest_autoresearch.records.trial import Trial
 
-__all__ = ["Briefing", "Entry", "Failure", "Measurement", "Proposal", "Usage"]
+__all__ = ["Briefing", "Failure", "Measurement", "Proposal", "Trial", "Usage"]
 
 _HOMES = {
     "Briefing": "pytest_autoresearch.agents.briefing",
-    "Entry": "pytest_autoresearch.ledger",
-    "Failure": "pytest_autoresearch.agents.briefing",
-    "Measurement": "pytest_autoresearch.measuring.measurement",
-    "Proposal": "pytest_autoresearch.agents.briefing",
-    "Usage": "pytest_autoresearch.ledger",
+    "Failure": "pytest_autoresearch.records.proposal",
+    "Measurement": "pytest_autoresearch.records.measurement",
+    "Proposal": "pytest_autoresearch.records.proposal",
+    "Trial": "pytest_autoresearch.records.trial",
+    "Usage": "pytest_autoresearch.records.proposal",
 }
 
 

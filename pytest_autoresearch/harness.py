@@ -14,15 +14,15 @@ import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pytest_autoresearch.measuring.clock import Sight
-from pytest_autoresearch.measuring.wire import Message, Wire
+from pytest_autoresearch.runs.clock import ClockReader
+from pytest_autoresearch.system.channel import Channel, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
-    from pytest_autoresearch.measuring.sealing import Trace
+    from pytest_autoresearch.scoring.export import Trace
 
 CHANGED = (
     "what the model computes has changed since it was traced: trace it after that, or not before it is scored"
@@ -76,9 +76,10 @@ def trace(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -
         model: as for :func:`score`; another one of the same structure may be handed in.
         tokens: as for :func:`score`.
     """
-    from pytest_autoresearch.measuring.sealing import Trace, Unsealable
+    from pytest_autoresearch.errors import ExportError
+    from pytest_autoresearch.scoring.export import Trace
 
-    with contextlib.suppress(Unsealable):  # which is said when it is handed in
+    with contextlib.suppress(ExportError):  # which is said when it is handed in
         _traced[:] = [Trace(model, tokens)]
 
 
@@ -101,13 +102,14 @@ def score(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -
 
 
 def _handed_in(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> Message:
-    from pytest_autoresearch.measuring.sealing import Unsealable, seal
+    from pytest_autoresearch.errors import ExportError
+    from pytest_autoresearch.scoring.export import seal
 
     try:
         sealed = _traced[0].seal(model) if _traced else seal(model, tokens)
         _wire().send({"trained": sealed.digest})
         has_changed = bool(_traced) and seal(model, tokens).digest != sealed.digest
-    except Unsealable as error:
+    except ExportError as error:
         return _ask({"unsealable": str(error)})
     if has_changed:
         return _ask({"unsealable": CHANGED})
@@ -133,17 +135,17 @@ def _ask(question: Mapping[str, Any], *descriptors: int) -> Message:
 
 
 @functools.cache
-def _sight() -> Sight:
+def _sight() -> ClockReader:
     answer = _ask({"clock": True})
     if not answer.descriptors:
         raise PermissionError(answer.content.get("refused", "clock"))
     [descriptor] = answer.descriptors
     try:
-        return Sight(descriptor, answer.content["at"])
+        return ClockReader(descriptor, answer.content["at"])
     finally:
         os.close(descriptor)
 
 
 @functools.cache
-def _wire() -> Wire:
-    return Wire.inherited()
+def _wire() -> Channel:
+    return Channel.inherited()

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import pytest
 
+from pytest_autoresearch.errors import SandboxUnavailable
+
 if TYPE_CHECKING:
-    from pytest_autoresearch.measuring.sandbox import Enforcer
+    from pytest_autoresearch.sandbox.launch import Enforcer
 
 TAG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 RESEARCH_ONLY = ("trials", "hours", "tag", "agent", "max-cost")
@@ -245,14 +247,14 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def _enforcer(asked: str) -> Enforcer:
-    from pytest_autoresearch.disk import Unwritable
-    from pytest_autoresearch.measuring import sandbox
+    from pytest_autoresearch.errors import StorageError
+    from pytest_autoresearch.sandbox import launch
 
     try:
-        return sandbox.choose(asked)
-    except Unwritable as error:
+        return launch.choose(asked)
+    except StorageError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
-    except sandbox.Unavailable as error:
+    except SandboxUnavailable as error:
         raise pytest.UsageError(f"--autoresearch-sandbox={asked}: {error}") from error
 
 

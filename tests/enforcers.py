@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_autoresearch.measuring import landlock, sandbox
+from pytest_autoresearch.errors import SandboxUnavailable
+from pytest_autoresearch.sandbox import landlock, launch
 
 KEEPERS = ("bwrap", "landlock", "landlock of Linux 6.2")
 
 
 @contextlib.contextmanager
-def keeper(name: str) -> Iterator[sandbox.Enforcer]:
+def keeper(name: str) -> Iterator[launch.Enforcer]:
     """Give the enforcer of one of KEEPERS; inside of the block Landlock can do no more than that kernel's.
 
     Skips the test where it does not work.
@@ -22,6 +23,6 @@ def keeper(name: str) -> Iterator[sandbox.Enforcer]:
         if name.startswith("landlock of"):
             patch.setattr(landlock, "abi", lambda: landlock.OLDEST)
         try:
-            yield sandbox.choose(name.partition(" ")[0])
-        except sandbox.Unavailable as reason:
+            yield launch.choose(name.partition(" ")[0])
+        except SandboxUnavailable as reason:
             pytest.skip(str(reason))

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 
-from pytest_autoresearch.measuring import scoring
-from pytest_autoresearch.measuring.probes import Probes
+from pytest_autoresearch.scoring import evaluation
+from pytest_autoresearch.scoring.causality import CausalityProbes
 from tests.sealed_models import LENGTH, VOCABULARY, Mixer, prepare
 
 
@@ -28,10 +28,10 @@ def evaluated(model: Any) -> float:
 
 
 @torch.no_grad()
-def probed(model: Any, share: float = 1.0) -> tuple[float, Probes]:
+def probed(model: Any, share: float = 1.0) -> tuple[float, CausalityProbes]:
     """The score that a model claims, and its probes."""
-    evaluation = scoring.Evaluation(prepare, model)
-    return evaluation.claimed, evaluation.probed(share, secrets.randbits(63))
+    found = evaluation.Evaluation(prepare, model)
+    return found.claimed, found.probed(share, secrets.randbits(63))
 
 
 def peeking(tokens: torch.Tensor) -> torch.Tensor:

@@ -22,8 +22,8 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from safetensors.torch import load, save
 from torch import nn
 
-from pytest_autoresearch.measuring.sealing import KEY, Model, seal, text_digest
-from pytest_autoresearch.measuring.wire import VARIABLE, Wire
+from pytest_autoresearch.scoring.export import KEY, Model, seal, text_digest
+from pytest_autoresearch.system.channel import VARIABLE, Channel
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ import os
 import signal
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 
 torch.set_num_threads(1)
 DEVICE = torch.device("cpu")
@@ -155,9 +155,9 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         (folder / "prepare.py").write_text(PREPARE)
-        self.wire, theirs = Wire.pair()
+        self.wire, theirs = Channel.pair()
         environment = {**os.environ, VARIABLE: str(theirs.fileno()), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "pytest_autoresearch.measuring.server"]
+        command = [sys.executable, "-m", "pytest_autoresearch.scoring.server"]
         self.process = subprocess.Popen(command, cwd=folder, env=environment, pass_fds=[theirs.fileno()])
         theirs.close()
         assert self.wire.receive(60).content == {"ready": True}

@@ -6,14 +6,15 @@ import sys
 import textwrap
 from pathlib import Path
 
-from pytest_autoresearch.measuring import clock, sandbox
-from pytest_autoresearch.measuring.data import Data
-from pytest_autoresearch.measuring.handover import Handover, Terms
-from pytest_autoresearch.measuring.needs import Needs
-from pytest_autoresearch.measuring.output import OnLine, Output, follow
-from pytest_autoresearch.measuring.run import inherited
-from pytest_autoresearch.measuring.scorer import Scorer
-from pytest_autoresearch.measuring.wire import VARIABLE, Wire
+from pytest_autoresearch.records.overheads import Overheads
+from pytest_autoresearch.runs import clock
+from pytest_autoresearch.runs.data import Data
+from pytest_autoresearch.runs.output import OnLine, Output, follow
+from pytest_autoresearch.runs.run import inherited
+from pytest_autoresearch.runs.session import RunSession, SealedLimits
+from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.scoring.client import Scorer
+from pytest_autoresearch.system.channel import VARIABLE, Channel
 
 SCRIPT = """
 import os, sys, time
@@ -49,28 +50,30 @@ class Run:
         scorer: Scorer,
         budget: float,
         kind: clock.Kind = "calibrated",
-        needs: Needs | None = None,
+        needs: Overheads | None = None,
     ) -> None:
         (folder / "train.tokens").write_bytes(b"tokens")
         (folder / "run").mkdir()
         self.folder = folder / "run"
-        self.terms = Terms(Data(training=(folder / "train.tokens",)), scorer, budget, kind)
+        self.terms = SealedLimits(Data(training=(folder / "train.tokens",)), scorer, budget, kind)
         self.allowed = needs
         self.seconds: float | None = None
         self.score: float | None = None
-        self.needs: Needs | None = None
+        self.needs: Overheads | None = None
         self.lines: list[str] = []
         self.on_line: OnLine = self.lines.append
 
     def follow(self, body: str) -> Output:
         """Run *body* to its end, and return what it printed."""
-        wire, theirs = Wire.pair()
+        wire, theirs = Channel.pair()
         environment = {**inherited(), VARIABLE: str(theirs.fileno()), "PYTHONUNBUFFERED": "1"}
         script = SCRIPT.format(body=textwrap.dedent(body))
         command = [sys.executable, "-c", script]
-        guarded = sandbox.start(command, sandbox.Policy(self.folder), "none", environment, [theirs.fileno()])
+        guarded = launch.start(command, launch.Policy(self.folder), "none", environment, [theirs.fileno()])
         theirs.close()
-        handover = Handover(self.terms, wire, guarded, lambda _score: True, claimed=False, needs=self.allowed)
+        handover = RunSession(
+            self.terms, wire, guarded, lambda _score: True, claimed=False, needs=self.allowed
+        )
         try:
             return follow(guarded, limit=60, on_line=self.on_line, handover=handover)
         finally:

@@ -245,7 +245,7 @@ class Stages:
         return place
 
     def _pytest(self, place: Path, *words: str, limit: float = 600) -> Command:
-        plugins = ("pytest_timeout", "pytest_autoresearch.plugin", "no:cacheprovider")
+        plugins = ("pytest_timeout", "pytest_autoresearch.plugin.hooks", "no:cacheprovider")
         named = [word for name in plugins for word in ("-p", name)]
         paths = f"{EXPERIMENT.parent}{os.pathsep}{SCRIPTS}"
         return self._python(

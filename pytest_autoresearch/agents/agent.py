@@ -4,32 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_autoresearch.ledger import Usage
-from pytest_autoresearch.oneline import one_line
-
 if TYPE_CHECKING:
-    from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal
-    from pytest_autoresearch.measuring.sandbox import Enforcer
-
-
-class NoAnswer(Exception):
-    """An agent has nothing to propose this time; the message is one line that says why.
-
-    The next agent is asked instead. Without one, the trial is refused for this reason.
-    """
-
-    def __init__(self, reason: str, *, usage: Usage | None = None) -> None:
-        super().__init__(one_line(reason, 300))
-        self.usage = usage or Usage()
-        """What it has cost nevertheless."""
-
-
-class Gone(NoAnswer):
-    """An agent will not answer any more in this session: its key is refused, its program is missing."""
-
-
-class Spent(Gone):
-    """An agent has used up what it may cost: no failure, but the end of its part."""
+    from pytest_autoresearch.agents.briefing import Briefing
+    from pytest_autoresearch.records.proposal import Failure, Proposal
+    from pytest_autoresearch.sandbox.launch import Enforcer
 
 
 class Agent(Protocol):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from pytest_autoresearch.agents.agent import Gone, NoAnswer
-from pytest_autoresearch.agents.tuner import Tuner
+from pytest_autoresearch.agents.tuner.agent import Tuner
+from pytest_autoresearch.errors import AgentUnavailable, NoAnswer
+from pytest_autoresearch.records.proposal import Usage
 
 if TYPE_CHECKING:
     from pytest_autoresearch.agents.agent import Agent
-    from pytest_autoresearch.agents.briefing import Briefing, Failure, Proposal
-    from pytest_autoresearch.ledger import Entry
+    from pytest_autoresearch.agents.briefing import Briefing
+    from pytest_autoresearch.records.proposal import Failure, Proposal
+    from pytest_autoresearch.records.trial import Trial
 
 
 class Hybrid:
@@ -32,7 +34,7 @@ class Hybrid:
 
     def __init__(self, model: Agent) -> None:
         self._model, self._tuner = model, Tuner()
-        self._gone: Gone | None = None
+        self._gone: AgentUnavailable | None = None
         self.name = f"hybrid:{model.name}"
         self.sandbox = model.sandbox
 
@@ -46,13 +48,13 @@ class Hybrid:
         try:
             proposal = self._model.propose(told)
         except NoAnswer as error:
-            if isinstance(error, Gone):
+            if isinstance(error, AgentUnavailable):
                 self._gone = error
             instead = self._tuned(briefing)
             if instead is None:
                 raise
-            passed = (*instead.passed, f"{self._model.name}: {error}")
-            return dataclasses.replace(instead, usage=error.usage, passed=passed)
+            declined_by = (*instead.declined_by, f"{self._model.name}: {error}")
+            return dataclasses.replace(instead, usage=error.usage or Usage(), declined_by=declined_by)
         if proposal is None:
             return self._tuned(briefing)
         return dataclasses.replace(proposal, agent=self.name)
@@ -78,12 +80,12 @@ class Hybrid:
 
     def _is_models(self, briefing: Briefing) -> bool:
         """Tell whether the trial is the model's; what came before decides, in every session alike."""
-        before: list[tuple[Entry | Proposal, bool]] = []
+        before: list[tuple[Trial | Proposal, bool]] = []
         before += [(entry, entry.verdict == "kept") for entry in briefing.history]
         before += [(briefing.running, False)] if briefing.running is not None else []
         waited = wait = 0
         for trial, kept in before:
-            declined = any(reason.startswith(f"{self._model.name}: ") for reason in trial.passed)
+            declined = any(reason.startswith(f"{self._model.name}: ") for reason in trial.declined_by)
             if trial.agent == self.name or declined:
                 waited, wait = 0, 0 if kept and not declined else max(1, 2 * wait)
             else:

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pytest_autoresearch.oneline import MARK, one_line
+from pytest_autoresearch.system.text import MARK, single_line
 from tests.cheats.campaign import HERE, MINIATURE, PLACE, Campaign, Combination, Trial, conduct
 
 EXPERIMENTS = {"embedded": HERE.parents[1] / "experiment", "miniature": MINIATURE}
@@ -102,7 +102,7 @@ def _trial(name: str, trial: Trial) -> Iterator[str]:
     yield f"left: {_listed(trial.traces)}"
     lines = trial.log.splitlines()
     yield f"log, {min(len(lines), LAST_LINES)} of {len(lines)} lines:"
-    yield from (f"  {MARK}{one_line(line)}" for line in lines[-LAST_LINES:])
+    yield from (f"  {MARK}{single_line(line)}" for line in lines[-LAST_LINES:])
 
 
 def _listed(names: Sequence[str]) -> str:

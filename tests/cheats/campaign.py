@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.measuring import sandbox
+from pytest_autoresearch.errors import SandboxUnavailable
+from pytest_autoresearch.sandbox import launch
 from tests import ordinary_user
 from tests.ordinary_user import NOBODY, as_ordinary_user
 from tests.project import PLUGINS
@@ -50,10 +51,10 @@ class Combination:
 def obstacle(combination: Combination) -> str | None:
     """Return what keeps this machine from a combination."""
     try:
-        sandbox.choose(combination.enforcer)
+        launch.choose(combination.enforcer)
         if combination.user == "ordinary":
             ordinary_user.as_ordinary_user([])
-    except (sandbox.Unavailable, ordinary_user.Unavailable) as error:
+    except (SandboxUnavailable, ordinary_user.Unavailable) as error:
         return str(error)
     return None
 

@@ -26,7 +26,7 @@ def main(scripts: list[str]) -> None:
     from torch import nn
 
     import prepare  # type: ignore[import-not-found]  # the miniature
-    from pytest_autoresearch.measuring.sealing import seal
+    from pytest_autoresearch.scoring.export import seal
 
     class Shared(nn.Module):
         """Knows which token follows which, and how often."""

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from pytest_autoresearch.measuring import bubblewrap
+from pytest_autoresearch.sandbox import bubblewrap
 from tests.project import Project
 
 PAGE = 4096  # bytes: what a tmpfs hands out

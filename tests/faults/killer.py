@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch import ledger, lock, logs, scratch
-from pytest_autoresearch.reporting import results
-from pytest_autoresearch.repository import Repository
+from pytest_autoresearch.campaign import ledger, logs, results
+from pytest_autoresearch.campaign.git import Repository
+from pytest_autoresearch.system import locks, temporary
 
 WRITING = (
     *("hash-object", "write-tree", "commit-tree", "update-ref", "maintenance"),
@@ -66,7 +66,7 @@ before(results.Results, "add", "add to results.tsv")
 before(Path, "replace", "replace a file")
 before(logs.Logs, "start", "drop a log")
 before(logs.Logs, "stored", "note a log")
-before(lock.Lock, "__init__", "take a lock")
-before(lock.Lock, "_write", "sign a lock")
-before(lock.Lock, "release", "let go of a lock")
-before(scratch, "remove", "remove a folder")
+before(locks.Lock, "__init__", "take a lock")
+before(locks.Lock, "_write", "sign a lock")
+before(locks.Lock, "release", "let go of a lock")
+before(temporary, "remove", "remove a folder")

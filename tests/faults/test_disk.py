@@ -185,7 +185,7 @@ def test_what_is_read_only(campaign: Project, name: str, when: str) -> None:
     ],
 )
 def test_a_disk_that_fails(campaign: Project, shim: Path, what: str) -> None:
-    ends_in_one_line(broken(campaign, shim, what, AFTER), "the disk fails: ", "look after it")
+    ends_in_one_line(broken(campaign, shim, what, AFTER), "the disk fails: ", "check the device")
     goes_on(campaign)
 
 
@@ -254,7 +254,7 @@ def test_an_item_of_an_ordinary_session_fails_in_one_line(campaign: Project) -> 
 
 COPY = """
 import os, sys
-from pytest_autoresearch.measuring.handover import _own_copy
+from pytest_autoresearch.runs.session import _own_copy
 try:
     _own_copy(os.open(sys.argv[1], os.O_RDONLY))
 except Exception as error:
@@ -269,4 +269,4 @@ def test_a_model_that_cannot_be_copied_is_not_refused(campaign: Project, tmp_pat
     inside = disks.on_small_disk(campaign, campaign.temporary, 8 * disks.PAGE)
     command = [*inside, "env", f"TMPDIR={campaign.temporary}", sys.executable, "-c", COPY, str(model)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.startswith(f"Unwritable {FULL}No space left on device: '{campaign.temporary}'")
+    assert said.startswith(f"StorageError {FULL}No space left on device: '{campaign.temporary}'")

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_autoresearch.measuring.log import HEAD, TAIL
+from pytest_autoresearch.system.log import HEAD, TAIL
 from tests.project import Project, Session, wait_for
 
 FAULTS = Path(__file__).parent
@@ -53,9 +53,10 @@ STEPS = (
 )
 # Each trial has a value of its own; every other one is better, and is kept. git packs after those.
 AGENT = """
-from pytest_autoresearch import Proposal, campaign
+from pytest_autoresearch import Proposal
+from pytest_autoresearch.campaign import writer
 
-campaign.PACKED_EVERY = 2
+writer.PACKED_EVERY = 2
 
 def pytest_autoresearch_propose(briefing):
     rate, batch = briefing.script.splitlines()[2:4]

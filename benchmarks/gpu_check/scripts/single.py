@@ -12,7 +12,7 @@ import json
 
 import pytest
 
-from pytest_autoresearch.experiment import KEY
+from pytest_autoresearch.runs.experiment import KEY
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -25,8 +25,8 @@ exec(compile(Path("train.py").read_text(), "train.py", "exec"), names)  # noqa: 
 import torch  # noqa: E402 - not before the script, which sets up its environment
 
 import prepare  # noqa: E402 - the experiment's, which the script has imported
-from pytest_autoresearch.measuring import scoring  # noqa: E402
-from pytest_autoresearch.measuring.sealing import seal  # noqa: E402
+from pytest_autoresearch.scoring import evaluation  # noqa: E402
+from pytest_autoresearch.scoring.export import seal  # noqa: E402
 
 found: dict[str, Any] = {}
 is_cuda = prepare.DEVICE.type == "cuda"
@@ -67,11 +67,11 @@ with prepare.eval_mode(model), measuring("sealing"):
     sealed = seal(model, prepare.example())
     sealed.write(file)
 found["sealed_mb"] = round(file.tell() / 2**20, 1)
-scoring.ready(prepare)
-scoring.fill_memory()
+evaluation.ready(prepare)
+evaluation.fill_memory()
 for name, share in (("sealed", 0.1), ("sealed_all_probed", 1.0)):  # the same score, if a GPU repeats itself
     with measuring(name):
-        scored = scoring.Scoring(prepare, file.getvalue(), sealed.digest)
+        scored = evaluation.Scoring(prepare, file.getvalue(), sealed.digest)
         found[name] = scored.probed(share).score
 found["sealed_minus_own"] = found["sealed"] - found["own"]
 print("FOUND", json.dumps(found))

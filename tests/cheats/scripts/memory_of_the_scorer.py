@@ -8,7 +8,7 @@ from prepare import attempt, hand_in_shared_model, system_call
 others = [
     int(path.parent.name)
     for path in Path("/proc").glob("[0-9]*/cmdline")
-    if b"-m\0pytest" in path.read_bytes()  # and pytest_autoresearch.measuring.server
+    if b"-m\0pytest" in path.read_bytes()  # and pytest_autoresearch.scoring.server
 ]
 
 

@@ -1,9 +1,9 @@
 """Has its end of the wire hear a better score than was said."""
 
 import prepare
-from pytest_autoresearch.measuring.wire import Message, Wire
+from pytest_autoresearch.system.channel import Channel, Message
 
-receive = Wire.receive
+receive = Channel.receive
 
 
 def heard(self, timeout=None):
@@ -11,5 +11,5 @@ def heard(self, timeout=None):
     return Message({**message.content, "score": 0.1}, message.descriptors)
 
 
-Wire.receive = heard
+Channel.receive = heard
 prepare.hand_in_shared_model()

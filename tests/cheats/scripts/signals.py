@@ -17,7 +17,7 @@ def reach(number):
         except OSError:
             continue
         with open(f"/proc/{process}/cmdline", "rb") as file:
-            if b"-m\0pytest" in file.read():  # and pytest_autoresearch.measuring.server
+            if b"-m\0pytest" in file.read():  # and pytest_autoresearch.scoring.server
                 reached.append(process)
     return reached
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from prepare import bigrams, example, report, wire
-from pytest_autoresearch.measuring import sealing
+from pytest_autoresearch.scoring import export
 
 
 class Model(nn.Module):
@@ -19,7 +19,7 @@ class Model(nn.Module):
 table = bigrams()
 model = Model(torch.zeros_like(table))
 wire = type(wire())
-send, write, seal = wire.send, sealing.SealedModel.write, sealing.seal
+send, write, seal = wire.send, export.SealedModel.write, export.seal
 
 
 def send_and_train(self, content, *descriptors, timeout=None):
@@ -30,5 +30,5 @@ def send_and_train(self, content, *descriptors, timeout=None):
 
 
 wire.send = send_and_train
-sealing.SealedModel.write = lambda _self, file: write(seal(model, example()), file)
+export.SealedModel.write = lambda _self, file: write(seal(model, example()), file)
 report(model)

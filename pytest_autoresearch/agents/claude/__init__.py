@@ -1,0 +1,1 @@
+"""Claude, asked through Anthropic's API."""

@@ -1,0 +1,192 @@
+"""Where a model is asked: the Messages API of Anthropic, or of a server that speaks the same."""
+
+from __future__ import annotations
+
+import email.utils
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+from anthropic.types import Message
+
+from pytest_autoresearch.errors import AgentUnavailable, NoAnswer
+from pytest_autoresearch.system.text import single_line
+
+TIMEOUT = 300.0  # seconds for one request
+BACKOFF = 0.5  # seconds; doubled with each failure
+LONGEST = 60.0  # seconds between two requests, unless the server asks for more
+HOME = "https://api.anthropic.com"
+PLACEHOLDER = "none"  # for a key, where a server needs none and the SDK insists
+ATTEMPTS = 5  # where a wrong address is as likely as an outage
+HINTS = {
+    401: "check the key in ANTHROPIC_API_KEY",
+    402: "the account has to be paid for",
+    403: "the key may not do this",
+    404: "check the model, claude:MODEL or ANTHROPIC_MODEL, and ANTHROPIC_BASE_URL, which ends before /v1",
+}
+
+
+class Endpoint:
+    """Answers requests, and asks again where that may help; the environment says where it is.
+
+    ``ANTHROPIC_BASE_URL``, ``ANTHROPIC_API_KEY`` and ``ANTHROPIC_AUTH_TOKEN`` are read, or a profile of
+    the SDK's. A server at a base URL of the user's own may need no key.
+    """
+
+    def __init__(self) -> None:
+        """Look where the model is, and ask nothing yet.
+
+        Raises:
+            pytest.UsageError: there is no key, or the address is none.
+        """
+        own = os.environ.get("ANTHROPIC_BASE_URL")
+        keyless = not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"))
+        try:
+            self._client = client = anthropic.Anthropic(
+                api_key=PLACEHOLDER if own and keyless else None,
+                base_url=HOME if own == "" else None,  # the SDK takes an empty variable for an address
+                max_retries=0,
+                http_client=anthropic.DefaultHttpxClient(event_hooks={"response": [_limit]}),
+            )
+        except (anthropic.AnthropicError, httpx2.InvalidURL, ValueError) as error:
+            raise pytest.UsageError(f"the agent claude cannot start: {single_line(str(error))}") from error
+        if client.base_url.scheme not in {"http", "https"} or not client.base_url.host:
+            address = single_line(str(client.base_url))
+            raise pytest.UsageError(f"ANTHROPIC_BASE_URL is no http address: {address}")
+        if not (client.api_key or client.auth_token or client.credentials):
+            raise pytest.UsageError(
+                "the agent claude needs a key: set ANTHROPIC_API_KEY, "
+                "or ANTHROPIC_BASE_URL to a server that needs none"
+            )
+        self._secrets = {secret for secret in (client.api_key, client.auth_token) if secret} - {PLACEHOLDER}
+        if not all(secret.isascii() and secret.isprintable() for secret in self._secrets):
+            raise pytest.UsageError("the agent claude's key holds a character that is in no key")
+        self._heard = False  # whether a server has ever answered
+        self._closed = threading.Event()
+
+    def ask(self, deadline: float, **request: Any) -> Message:
+        """Return the answer to *request*; before *deadline*, of the monotonic clock, it is asked again.
+
+        Raises:
+            NoAnswer: there is none, or never again.
+        """
+        for attempt in itertools.count():
+            left = deadline - time.monotonic()
+            if self._closed.is_set() or left <= 0:
+                raise NoAnswer("pytest ends" if self._closed.is_set() else "no answer in time")
+            try:
+                return self._asked(min(TIMEOUT, left), request)
+            except (anthropic.AnthropicError, httpx2.HTTPError, ValueError, RecursionError) as error:
+                wait = self._wait(error, attempt, deadline)
+            self._closed.wait(min(wait, threading.TIMEOUT_MAX))
+        raise AssertionError  # an endless loop
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._closed.set()
+        self._client.close()
+
+    def _asked(self, timeout: float, request: dict[str, Any]) -> Message:
+        # A mere object: what a server sends is not always what the SDK's types say.
+        answer: object = self._client.messages.create(**request, timeout=timeout)
+        if not isinstance(answer, Message) or not _is_whole(answer):
+            raise ValueError("the server does not speak the Messages API")
+        self._heard = True
+        return answer
+
+    def _wait(self, error: Exception, attempt: int, deadline: float) -> float:
+        """Return the seconds to wait after *error* until the next attempt.
+
+        Raises:
+            NoAnswer: none would help.
+        """
+        said, asked = self._told(error), None
+        if isinstance(error, anthropic.APIStatusError):
+            self._heard = True
+            if error.status_code in HINTS:
+                raise AgentUnavailable(f"{said}; {HINTS[error.status_code]}") from error
+            headers = error.response.headers
+            passing = error.status_code in {408, 409, 429} or error.status_code >= 500
+            if not passing or headers.get("x-should-retry") == "false":
+                raise NoAnswer(said) from error
+            asked = _retry_after(headers)
+        elif isinstance(error, anthropic.APIConnectionError | httpx2.HTTPError):
+            if not self._heard and attempt + 1 >= ATTEMPTS:
+                raise NoAnswer(f"{self._client.base_url.host} cannot be reached: {said}") from error
+        elif attempt + 1 >= ATTEMPTS:
+            raise NoAnswer(said) from error
+        left = deadline - time.monotonic()
+        if asked is not None and asked > left:
+            raise NoAnswer(f"{said}; it asks to wait {asked:.0f} seconds, and {left:.0f} are left") from error
+        backoff = min(BACKOFF * 2.0 ** min(attempt, 20), LONGEST) * random.uniform(0.5, 1)
+        wait = max(asked or 0.0, backoff)
+        if wait > left:
+            raise NoAnswer(f"{said}, {attempt + 1} times until its time was over") from error
+        return wait
+
+    def _told(self, error: Exception) -> str:
+        """Return *error* in one line that holds no key: a server may repeat what it was sent."""
+        text = str(error)
+        if isinstance(error, anthropic.APIStatusError):
+            text = f"{error.status_code} {error.api_message or error.message}"
+        elif isinstance(error, anthropic.APIConnectionError) and error.__cause__:
+            text = f"{text} {error.__cause__}"
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        return single_line(text, 160) or type(error).__name__
+
+
+def _is_whole(answer: Message) -> bool:
+    """Tell whether *answer* has what the API promises: the SDK takes every JSON object for a message."""
+    blocks = answer.content
+    return isinstance(blocks, list) and all(
+        isinstance(getattr(block, "type", None), str)
+        and (block.type != "tool_use" or isinstance(getattr(block, "id", None), str))
+        for block in blocks
+    )
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Return how many seconds a server asks to wait, None if it does not say, or not so that one can."""
+    try:
+        if "retry-after-ms" in headers:
+            seconds = float(headers["retry-after-ms"]) / 1000
+        elif not (text := headers.get("retry-after", ""))[:1].isalpha():
+            seconds = float(text)
+        else:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    except ValueError:
+        return None
+    return seconds if seconds >= 0 else None
+
+
+def _limit(response: httpx2.Response) -> None:
+    """Let a whole answer take no longer than its request may: a timeout of httpx is from byte to byte."""
+    seconds = response.request.extensions["timeout"]["read"]
+    assert isinstance(response.stream, httpx2.SyncByteStream)
+    response.stream = _Limited(response.stream, time.monotonic() + seconds)
+
+
+class _Limited(httpx2.SyncByteStream):
+    """The body of an answer, until a deadline."""
+
+    def __init__(self, stream: httpx2.SyncByteStream, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            if time.monotonic() > self._deadline:
+                raise httpx2.ReadTimeout("the answer does not come to an end")
+            yield part
+
+    def close(self) -> None:
+        """Take no more."""
+        self._stream.close()

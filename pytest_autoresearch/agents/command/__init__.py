@@ -1,0 +1,1 @@
+"""A coding agent that is a command line."""

@@ -1,0 +1,217 @@
+"""Every exception of the plugin, in one tree.
+
+Each message is one line for a person: what is wrong and, after a colon, what to do. ``exit_code`` is pytest's
+exit code if the error ends the session: 4 where the user has to change something before anything can run,
+else 1.
+Only :mod:`pytest_autoresearch.plugin` translates these into pytest's own exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from pytest_autoresearch.system.text import MARK, single_line
+
+FAILED, USAGE = 1, 4  # pytest's exit codes
+
+
+class AutoresearchError(Exception):
+    """The base class: a *reason* in one line, with the *hint* what to do about it, if there is one."""
+
+    exit_code: ClassVar[int] = FAILED
+    length: ClassVar[int] = 300
+    """Characters of the message at most: parts of it may come from files, programs and models."""
+
+    def __init__(self, reason: str, *, hint: str = "") -> None:
+        super().__init__(single_line(f"{reason}: {hint}" if hint else reason, self.length))
+        self.hint = hint
+
+
+# -- usage: nothing ran, and nothing was changed --------------------------------------------------
+
+
+class UsageError(AutoresearchError):
+    """An option, an ini value or a combination of them is invalid."""
+
+    exit_code = USAGE
+    length = 1000
+
+
+class SandboxUnavailable(UsageError):
+    """A sandbox cannot be used on this machine."""
+
+
+class RepositoryError(AutoresearchError):
+    """The repository, or a campaign in it, cannot be worked with as it is."""
+
+    exit_code = USAGE
+    length = 1000  # names of files and of platforms may be anything
+
+
+class LockHeld(RepositoryError):
+    """Another process works on the campaign or in the working tree; the message says which process."""
+
+
+class BaselineFormatError(AutoresearchError):
+    """The text is not a ``baseline.json`` of this version."""
+
+    exit_code = USAGE
+
+
+# -- storage --------------------------------------------------------------------------------------
+
+DISK_FULL, DISK_READ_ONLY, DISK_FAILS = "the disk is full", "the disk cannot be written to", "the disk fails"
+DISK_HINTS = {
+    DISK_FULL: "free some space, and start again",
+    DISK_READ_ONLY: "make it writable, and start again",
+    DISK_FAILS: "check the device, and start again",
+}
+
+
+class StorageError(AutoresearchError):
+    """The harness cannot write. *kind* is a key of :data:`DISK_HINTS`."""
+
+    length = 500
+
+    def __init__(self, kind: str, what: str) -> None:
+        super().__init__(f"{kind}: {what}", hint=DISK_HINTS[kind])
+        self.kind = kind
+
+
+# -- runs -----------------------------------------------------------------------------------------
+
+
+class RunError(AutoresearchError):
+    """A run was not completed as asked."""
+
+
+class RunFailed(RunError):
+    """A run gave no score; *tail* is the end of its output, each line with a mark that says so."""
+
+    def __init__(self, reason: str, tail: Iterable[str]) -> None:
+        super().__init__(reason)
+        self.tail = [MARK + single_line(line) for line in tail]
+
+
+class RunCrashed(RunFailed):
+    """The script failed, or gave no usable score."""
+
+
+class RunOutOfMemory(RunCrashed):
+    """The script needed more memory than there is, or than it may use."""
+
+
+class RunTimedOut(RunFailed):
+    """The script was still running, or training, at its limit."""
+
+
+class ScoreRefused(RunFailed):
+    """The model that the script handed in gets no score."""
+
+
+class RunAborted(RunError):
+    """A run has to be ended now: it is too late, or breaks the protocol."""
+
+
+class RunPruned(RunError):
+    """A run was ended early, because its loss is too far above the incumbent's."""
+
+
+class IncumbentFailed(RunError):
+    """The incumbent failed when it was measured again, so a comparison with it is impossible."""
+
+
+# -- scoring --------------------------------------------------------------------------------------
+
+
+class ScoringError(AutoresearchError):
+    """A sealed model was not scored."""
+
+
+class ExportError(ScoringError):
+    """A model cannot be exported; the message says what to change in it."""
+
+
+class OperatorForbidden(ScoringError):
+    """The operator is not on the list, or not with these arguments."""
+
+
+class ModelRefused(ScoringError):
+    """A sealed model gets no score."""
+
+
+class ScorerOutOfMemory(ScoringError):
+    """The accelerator has no memory left to score a model in."""
+
+
+class ScorerUnavailable(ScoringError):
+    """The scorer can score nothing."""
+
+
+class ProtocolError(AutoresearchError):
+    """The other end of a channel does not keep to the protocol."""
+
+
+# -- proposals and agents -------------------------------------------------------------------------
+
+
+class ProposalRefused(AutoresearchError):
+    """A proposal is not run."""
+
+
+class AgentError(AutoresearchError):
+    """An agent gave no usable answer."""
+
+
+class NoAnswer(AgentError):
+    """An agent has nothing to propose this time.
+
+    The next agent is asked instead. Without one, the trial is refused for this reason.
+    """
+
+    def __init__(self, reason: str, *, usage: Any = None) -> None:
+        super().__init__(reason)
+        self.usage = usage
+        """The :class:`~pytest_autoresearch.records.proposal.Usage` that it has cost nevertheless, or None."""
+
+
+class AgentUnavailable(NoAnswer):
+    """An agent answers no more in this session: its key is refused, or its program is missing."""
+
+
+class BudgetExhausted(AgentUnavailable):
+    """An agent has used up its budget. This is no failure."""
+
+
+class AllAgentsUnavailable(AgentError):
+    """No agent answers any more."""
+
+
+class ToolError(AgentError):
+    """A model used a tool wrongly; the message tells the model what to do instead."""
+
+    length = 4000
+
+
+class AgentGaveUp(AgentError):
+    """A model has nothing to propose; the message is its reason. Untrusted."""
+
+    length = 4000
+
+
+# -- what an experiment asserts -------------------------------------------------------------------
+
+
+class AssertionFailure(AutoresearchError):
+    """The assertion of an experiment does not hold; *lines* are the figures."""
+
+    def __init__(self, headline: str, *lines: str) -> None:
+        super().__init__(headline)
+        self.lines = lines
+
+
+class TrialNotKept(AutoresearchError):
+    """A trial's verdict is not ``kept``: a failure for pytest, a result for the loop."""
+
+    length = 1000

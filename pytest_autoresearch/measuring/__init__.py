@@ -1,1 +1,0 @@
-"""One run of an experiment, from its start to its number."""

@@ -1,0 +1,4 @@
+"""Plain data: what a run, a proposal and a trial are. No input, no output.
+
+May import system.
+"""

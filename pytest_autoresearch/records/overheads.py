@@ -1,0 +1,98 @@
+"""What runs need beside their training, and how much more of it than the baseline's a run may take.
+
+All of it is work that the budget does not count, so none of it may be worth having: a start-up in which a run
+learns from other texts, a model that looks its answers up while it is scored. What the committed script took,
+with a margin, is the measure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from pytest_autoresearch.records.measurement import Measurement
+    from pytest_autoresearch.runs.clock import Kind
+
+# Times the baseline's: what goes beyond is charged to the budget, so the margin is for noise alone. Compilers
+# are noisier than a processor's time.
+STARTUP: Mapping[Kind, float] = {"calibrated": 1.1, "cpu": 1.1, "wall": 1.3}
+SEALING, SEALING_AT_LEAST = 5.0, 5.0  # times the baseline's; seconds
+PREDICTING, PREDICTING_AT_LEAST = 8.0, 2.0  # times the baseline's; seconds
+NODES, NODES_AT_LEAST = 16, 2_000  # times the baseline's; nodes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Overheads:
+    """What one run took beside its training; of several their median start-up, else the largest figures."""
+
+    startup: float
+    """Seconds on the clock, from the start of the process to its training data."""
+    sealing: float
+    """Seconds on the clock, from the digest of the model to the model."""
+    predicting: float
+    """Seconds that the scorer's pass over the validation data took: the processor's, or wall time on an
+    accelerator."""
+    nodes: int
+    """Nodes of the model's graph."""
+
+    @classmethod
+    def of(cls, runs: Iterable[Measurement]) -> Self | None:
+        """Return what the runs of a committed script took; None if they do not tell."""
+        known = [run.needs for run in runs if run.needs is not None]
+        if not known:
+            return None
+        return cls(
+            statistics.median_low(one.startup for one in known),  # the first one may find the disk cold
+            max(one.sealing for one in known),
+            max(one.predicting for one in known),
+            max(one.nodes for one in known),
+        )
+
+    def startup_allowed(self, clock: Kind) -> float:
+        """Return the seconds of start-up that are not charged to the budget."""
+        return STARTUP[clock] * self.startup
+
+    @property
+    def sealing_allowed(self) -> float:
+        """The seconds of sealing after which a run is ended."""
+        return max(SEALING * self.sealing, SEALING_AT_LEAST)
+
+    @property
+    def predicting_allowed(self) -> float:
+        """The seconds that a model may predict for, in one pass over the validation data."""
+        return max(PREDICTING * self.predicting, PREDICTING_AT_LEAST)
+
+    @property
+    def nodes_allowed(self) -> int:
+        """The nodes that a graph may have."""
+        return max(NODES * self.nodes, NODES_AT_LEAST)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "startup_seconds": round(self.startup, 3),
+            "sealing_seconds": round(self.sealing, 3),
+            "predicting_seconds": round(self.predicting, 3),
+            "graph_nodes": self.nodes,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Rebuild what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        names = ("startup_seconds", "sealing_seconds", "predicting_seconds")
+        try:
+            startup, sealing, predicting = (float(document[name]) for name in names)
+            found = cls(startup, sealing, predicting, int(document["graph_nodes"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{document!r} is not what a run takes: {error}") from error
+        if not all(0 <= figure < math.inf for figure in dataclasses.astuple(found)):
+            raise ValueError(f"{document!r} is not what a run takes")
+        return found

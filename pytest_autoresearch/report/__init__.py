@@ -1,0 +1,4 @@
+"""A campaign's history, told to people.
+
+May import campaign, and what that may import.
+"""

@@ -1,1 +1,0 @@
-"""What a person reads: the terminal and results.tsv."""

@@ -1,0 +1,172 @@
+"""Copies of what no run may read, found by their content wherever a run may read.
+
+``prepare.py`` names the held-out data by its paths. The same text may lie among the packages of another
+environment, or in the wheel that it was installed from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import tarfile
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from pytest_autoresearch.sandbox.launch import Policy, readable
+
+# Bytes. What is shorter gives little away, and unrelated packages have it in common: an empty __init__.py.
+SMALLEST = 1 << 10
+ZIPS = (".egg", ".pyz", ".whl", ".zip")
+SNIFFED = 1 << 18  # bytes from which on a file of any name may be a zip: pip's cache names wheels by digests
+ZIP_BEGINS = b"PK\x03\x04"
+TARS = (".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz")
+LARGEST_TAR = 1 << 26  # bytes; going through a larger one takes seconds, so nobody looks
+CROWD = 100  # copies side by side; where there are more, what else lies there belongs to the data
+KERNEL = Path("/sys")  # its files are no data, and not of the size that they say
+
+
+def copies(policy: Policy) -> list[Path]:
+    """Return what a run under *policy* could read though it is a copy of a hidden file: files and folders.
+
+    A copy has the same size and SHA-256. A zip archive counts as one if it holds a file of the same size and
+    CRC-32, a tar archive if it holds a copy. A file that the policy names as readable is none: it wins.
+    """
+    closed = {str(path.resolve()) for path in policy.hidden}
+    named = {str(path.resolve()) for path in policy.readable} - closed
+    originals = _Originals(closed, named)
+    if not originals.sizes:
+        return []
+    files = set(filter(os.path.isfile, named))
+    roots = [str(path) for path in readable(policy) if path.is_dir() and not path.is_relative_to(KERNEL)]
+    found = [path for path, size in _files(roots, closed | files) if _is_copy(path, size, originals)]
+    return _fewest(found, {*roots, "/"})
+
+
+class _Originals:
+    """The files that no run may read. Their content is only read once another file has the size of one."""
+
+    def __init__(self, closed: Collection[str], named: Collection[str]) -> None:
+        """Find the files at and below *closed*, without those at and below *named*, which runs may read."""
+        self.sizes: dict[int, list[str]] = defaultdict(list)
+        files = [(path, Path(path).stat().st_size) for path in closed if Path(path).is_file()]
+        for path, size in [*files, *_files(closed, named, links=True)]:
+            if size >= SMALLEST:
+                self.sizes[size].append(path)
+        self._digests: dict[int, set[bytes]] = {}
+        self._checksums: dict[int, set[int]] = {}
+
+    def include(self, size: int, file: IO[bytes]) -> bool:
+        """Tell whether one of them has the content of *file*, which has *size* bytes."""
+        if size not in self.sizes:
+            return False
+        if size not in self._digests:
+            self._digests[size] = {_digest(original) for original in self._opened(size)}
+        return _digest(file) in self._digests[size]
+
+    def include_checksum(self, size: int, checksum: int) -> bool:
+        """Tell whether one of them has that size and CRC-32."""
+        if size not in self.sizes:
+            return False
+        if size not in self._checksums:
+            self._checksums[size] = {_checksum(original) for original in self._opened(size)}
+        return checksum in self._checksums[size]
+
+    def _opened(self, size: int) -> Iterator[IO[bytes]]:
+        for path in self.sizes[size]:
+            with contextlib.suppress(OSError), Path(path).open("rb") as file:
+                yield file
+
+
+def _files(
+    folders: Iterable[str], closed: Collection[str], *, links: bool = False
+) -> Iterator[tuple[str, int]]:
+    """Yield the regular files below *folders* with their sizes, nothing at or below *closed*.
+
+    What cannot be listed, or goes meanwhile, is left out. With *links* a symbolic link to a file is one too.
+    """
+    waiting = list(folders)
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                if entry.path in closed:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_file(follow_symlinks=links):
+                    yield entry.path, entry.stat(follow_symlinks=links).st_size
+            except OSError:
+                continue
+
+
+def _is_copy(path: str, size: int, originals: _Originals) -> bool:
+    is_archive = path.endswith((*ZIPS, *TARS))
+    if size not in originals.sizes and size < SNIFFED and not is_archive:  # as nearly all
+        return False
+    try:
+        with Path(path).open("rb") as file:
+            if originals.include(size, file):
+                return True
+            file.seek(0)
+            if path.endswith(TARS):
+                return size <= LARGEST_TAR and _holds_copy(file, originals)
+            if path.endswith(ZIPS) or file.read(len(ZIP_BEGINS)) == ZIP_BEGINS:
+                with zipfile.ZipFile(file) as archive:
+                    members = archive.infolist()
+                return any(originals.include_checksum(member.file_size, member.CRC) for member in members)
+    except Exception:  # noqa: BLE001 - anything may lie there, and the parsers of archives raise what they like
+        return False
+    return False
+
+
+def _holds_copy(file: IO[bytes], originals: _Originals) -> bool:
+    with tarfile.open(fileobj=file) as archive:
+        return any(
+            originals.include(member.size, content)
+            for member in archive
+            if member.size in originals.sizes and (content := archive.extractfile(member)) is not None
+        )
+
+
+def _fewest(found: Collection[str], roots: Collection[str]) -> list[Path]:
+    """Return *found*, with a folder in place of what lies in it if that is a crowd, or all but tiny files.
+
+    Each path costs every run a mount, or a rule for each of its neighbours; bubblewrap takes 3,000 at most.
+    """
+    beside = Counter(map(os.path.dirname, found))
+    above = {path: itertools.takewhile(lambda folder: folder not in roots, _above(path)) for path in found}
+    counts = Counter(itertools.chain.from_iterable(above.values()))
+    full: set[str] = set()
+    for folder in sorted(counts):  # an outer one comes before those in it
+        if full.isdisjoint(_above(folder)):
+            sizeable = (path for path, size in _files([folder], ()) if size >= SMALLEST)
+            are_all = len(list(itertools.islice(sizeable, counts[folder] + 1))) <= counts[folder]
+            if are_all or beside[folder] > CROWD:
+                full.add(folder)
+    alone = [path for path in found if full.isdisjoint(_above(path))]
+    return [Path(path) for path in sorted([*full, *alone])]
+
+
+def _above(path: str) -> Iterator[str]:
+    """Yield the folders that *path* lies in, the innermost first."""
+    return map(str, Path(path).parents)
+
+
+def _digest(file: IO[bytes]) -> bytes:
+    return hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]  # any binary file will do
+
+
+def _checksum(file: IO[bytes]) -> int:
+    checksum = 0
+    while chunk := file.read(1 << 20):
+        checksum = zlib.crc32(chunk, checksum)
+    return checksum

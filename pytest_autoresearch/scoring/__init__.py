@@ -1,0 +1,4 @@
+"""A sealed model becomes a score.
+
+May import sandbox, records and system.
+"""
