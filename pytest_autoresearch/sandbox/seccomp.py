@@ -80,8 +80,8 @@ command lines, /proc/locks             the machine  stays under Landlock: they c
 
 Files can act on other tasks too, without any of these calls. But of /proc a run can write only to what is of
 its own processes, under Landlock of its first process's threads (supervisor.py), and neither enforcer lets it
-see /sys/fs/cgroup. Real-time scheduling or a higher priority of the run itself would starve all others; it needs
-a capability or a resource limit, and the run has neither (supervisor.py).
+see /sys/fs/cgroup. Real-time scheduling or a higher priority of the run itself would starve all others; it
+needs a capability or a resource limit, and the run has neither (supervisor.py).
 """
 
 from __future__ import annotations
