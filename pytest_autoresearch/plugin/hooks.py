@@ -48,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from error
         except StorageError as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
+    if chosen.asked and not chosen.research:
+        # A test file that cannot be imported is no reason not to measure; the exit code tells of it.
+        config.option.continue_on_collection_errors = True
     if chosen.asked and config.getoption("verbose", None) == 0:  # no such option under -p no:terminal
         config.option.verbose = 1  # a line an item, with its figures; -q still gives a letter each
 

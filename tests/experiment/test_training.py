@@ -249,7 +249,7 @@ for weight in weights:
 muon = Muon(weights, 0.1, 0.2)
 def update(stack, grads, velocity, variance, *rates):
     assert stack.is_meta and [rate.device.type for rate in rates] == ["cpu"] * 3, rates
-    assert torch.allclose(torch.stack(rates), torch.tensor([0.1 * 2**0.5, 0.95, 0.2]))
+    assert torch.allclose(torch.stack(rates), torch.tensor([0.1 * 2**0.5, MUON_MOMENTUM, 0.2]))
     return muon_update(stack, grads, velocity, variance, *rates)
 muon.update = update
 muon.step()
@@ -290,12 +290,13 @@ for bfloat16, gigabytes in [(True, 7.8), (True, 11.7), (True, 15.7), (True, 23.6
     torch.cuda.is_bf16_supported = lambda including_emulation: bfloat16 or including_emulation
     names = {{}}
     exec({constants!r}, names)
-    print(names["DTYPE"], names["DEVICE_BATCH_SIZE"], names["BATCH_ROWS"] * names["MICRO_STEPS"])
+    step = names["BATCH_ROWS"] * names["MICRO_STEPS"] * prepare.MAX_SEQ_LEN
+    print(names["DTYPE"], names["DEVICE_BATCH_SIZE"], step == names["TOTAL_BATCH_SIZE"])
 """
     result = run("-c", code, cache=cache, AUTORESEARCH_DEVICE="cuda")
     assert result.returncode == 0, result.stderr
     rows = [16, 16, 32, 32, 64, 64, 128, 128]
-    expected = [f"bfloat16 {count} 256" for count in rows] + ["float32 8 256", "float32 32 256"]
+    expected = [f"bfloat16 {count} True" for count in rows] + ["float32 8 True", "float32 32 True"]
     assert result.stdout.splitlines() == expected
 
 
