@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -23,22 +23,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from pytest_autoresearch.judging.rules import Always
 from pytest_autoresearch.records.measurement import Measurement
-from pytest_autoresearch.runs.clock import Kind
-from pytest_autoresearch.runs.data import Data
-from pytest_autoresearch.runs.run import RunConfig, execute, fresh_directory, inherited, measure
-from pytest_autoresearch.runs.session import SealedLimits
-from pytest_autoresearch.sandbox import launch
-from pytest_autoresearch.scoring.client import Scorer, answering
+from pytest_autoresearch.records.overheads import ClockKind
+from pytest_autoresearch.records.spec import ExperimentSpec
+from pytest_autoresearch.runs.config import RunConfig
+from pytest_autoresearch.runs.limits import SealedLimits
+from pytest_autoresearch.runs.request import RunRequest
+from pytest_autoresearch.runs.run import measure
+from pytest_autoresearch.runs.site import PREPARE, Site
+from pytest_autoresearch.sandbox import enforcers
+from pytest_autoresearch.scoring.calibration import Calibration
+from pytest_autoresearch.scoring.client import Scorer
 
 EXPERIMENT = Path(__file__).resolve().parent.parent / "experiment"
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[ClockKind, ...] = get_args(ClockKind)
 READ = {"calibrated": "harness.clock()", "cpu": "time.process_time()", "wall": "time.monotonic()"}
 SEED = 7
 BUSY = "while True: pass"
 
 
-def fixed(kind: Kind, threads: int) -> str:
+def fixed(kind: ClockKind, threads: int) -> str:
     """Return the text of prepare.py with another clock and number of threads."""
     text = (EXPERIMENT / "prepare.py").read_text()
     for old, new in (
@@ -48,13 +53,6 @@ def fixed(kind: Kind, threads: int) -> str:
         assert text.count(old) == 1, f"prepare.py has changed: tell this script where it says {old}"
         text = text.replace(old, new)
     return text
-
-
-def describe(budget: float) -> dict[str, str]:
-    """Run prepare.py, which prepares the data, and return what it says of the platform."""
-    environment = dict(os.environ) | RunConfig("val_bpb", budget).told(SEED)
-    with fresh_directory({"prepare.py": (EXPERIMENT / "prepare.py").read_text()}) as folder:
-        return execute("prepare.py", folder, environment, lambda _line: None).values
 
 
 @contextlib.contextmanager
@@ -67,13 +65,11 @@ def neighbours(count: int) -> Iterator[None]:
         yield
 
 
-def run(kind: Kind, conditions: RunConfig, threads: int) -> Measurement:
+def run(config: RunConfig, scorer: Scorer, calibration: Calibration) -> Measurement:
     """Measure the script once."""
-    files = {"train.py": (EXPERIMENT / "train.py").read_text(), "prepare.py": fixed(kind, threads)}
-    assert conditions.terms is not None
-    return measure(
-        files, "train.py", conditions, seed=SEED, limit=conditions.terms.limit, thorough=lambda _: False
-    )
+    files = {"train.py": (EXPERIMENT / "train.py").read_text()}
+    request = RunRequest("candidate", files, SEED, Always(answer=False))
+    return measure(request, config, scorer=scorer, calibration=calibration)
 
 
 def main() -> None:
@@ -83,28 +79,27 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=10.0, help="seconds of training")
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     options = parser.parse_args()
-    described = describe(options.budget)
-    data, enforcer = Data.described(described), launch.choose("auto")
+    enforcer, prepare = enforcers.choose("auto"), (EXPERIMENT / "prepare.py").read_text()
+    site = Site.of({PREPARE: prepare}, "minimize", time_budget=options.budget, enforcer=enforcer)
+    config = RunConfig(ExperimentSpec(EXPERIMENT), site, {}, options.budget, enforcer)
     scorer = Scorer(
-        (EXPERIMENT / "prepare.py").read_text(),
-        (*data.validation, *data.shared),
+        prepare,
+        (*site.data.validation, *site.data.shared),
         enforcer,
-        inherited() | RunConfig("val_bpb", options.budget).told(SEED),
-        answering(options.budget, "calibrated"),
+        config.scorer_environment(),
+        SealedLimits(options.budget, "calibrated").scoring_seconds,
     )
+    calibration = Calibration(scorer)
     found: dict[tuple[str, int], list[Measurement]] = defaultdict(list)
     with contextlib.closing(scorer):
         for _, busy, kind in itertools.product(range(options.runs), (0, 1), KINDS):
-            conditions = RunConfig(
-                "val_bpb",
-                options.budget,
-                enforcer,
-                readable=data.shared,
-                hidden=(*data.validation, *data.training),
-                terms=SealedLimits(data, scorer, options.budget, kind),
+            config = dataclasses.replace(
+                config,
+                site=dataclasses.replace(site, sealed=SealedLimits(options.budget, kind)),
+                fixed={PREPARE: fixed(kind, options.threads)},
             )
             with neighbours(busy):
-                measured = run(kind, conditions, options.threads)
+                measured = run(config, scorer, calibration)
             found[kind, busy].append(measured)
             print(
                 json.dumps({"clock": kind, "busy": busy, **measured.to_json()}), file=sys.stderr, flush=True

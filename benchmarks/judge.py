@@ -1,13 +1,13 @@
-"""Which rule finds the most: simulated campaigns in which every proposal's true effect is known.
+"""Which rule of judging gains most, on simulated campaigns with known true effects.
 
     python benchmarks/judge.py [--repetitions 300] [--processes 2]
 
-A campaign has 288 runs, those of the first baseline and repeats among them; the four fresh ones that its
-claim is made from come on top. A proposal is worse with a probability of 0.72, by |N(0, 0.002)|; better with
-0.13, by |N(0, 0.0012)| that shrinks as exp(-gain/0.02) while the campaign gains; else it is null, N(0,
-0.0001). The rule is told none of this, but its constants were chosen on such campaigns, and the shares that
-it expects at first are near these. It is compared with the greedy one, which runs each proposal once and
-keeps what prints a lower number. All rules see the same proposals and the same noise. One to two minutes.
+A campaign has 288 runs, including the first baseline and all repeats. Its claim takes four fresh runs more. A
+proposal is worse with a probability of 0.72, by |N(0, 0.002)|; better with 0.13, by |N(0, 0.0012)| times
+exp(-gain/0.02), so that improvements shrink as the campaign gains; else it is null, N(0, 0.0001). The
+shipped rule is not told these figures, but its constants were chosen on such campaigns, and its prior is
+close to them. The greedy rule runs each proposal once and keeps every lower score. All rules see the same
+proposals and the same noise. Takes one to two minutes.
 """
 
 from __future__ import annotations
@@ -22,28 +22,35 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pytest_autoresearch.judging.judge import CONFIDENCE, STRICT, Estimate, GainEstimate, Noise
-from pytest_autoresearch.judging.state import JudgePolicy, JudgeState
+from pytest_autoresearch.executors.base import RunOutcome, RunRequest
+from pytest_autoresearch.judging.judge import CONFIDENCE, STRICT, JudgePolicy
+from pytest_autoresearch.judging.noise import Estimate, Noise, gain_and_margin
+from pytest_autoresearch.judging.state import JudgeState
+from pytest_autoresearch.loop.trial import TrialSetup, TrialTask
+from pytest_autoresearch.records.measurement import Measurement
+from pytest_autoresearch.records.proposal import Proposal
+from pytest_autoresearch.records.trial import Decision
 
 RUNS = 288
-BEGIN = 1.0  # the score at first
-FIRST = 3  # runs of the first baseline
-FRESH = 2  # of either version, for the claim
+START = 1.0  # the first true score
+BASELINE_RUNS = 3
+CLAIM_RUNS = 2  # of each version
 NOISES = 0.0001, 0.0003, 0.0007, 0.002, 0.006
-FRONTIER = CONFIDENCE, 0.6, 0.8, STRICT
+CONFIDENCES = CONFIDENCE, 0.6, 0.8, STRICT
+PROPOSAL = Proposal({}, "a change")  # only its effect matters
 WORSE, BETTER = 0.72, 0.13  # shares of the proposals; the rest is null
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one campaign, or the means of many; gains are positive."""
+    """One campaign, or the means of many; gains are positive."""
 
     gain: float
     claim: float
     nulls: float
     """Null proposals kept."""
     empty: float
-    """Those of them that are no better at all."""
+    """Of these, the proposals that are no improvement."""
     null: float
     """Null proposals tried."""
     proposals: float
@@ -52,13 +59,13 @@ class Outcome:
 
 
 class World:
-    """What a campaign meets: proposals, and runs that are noisy."""
+    """Proposals, and noisy runs of them."""
 
     def __init__(self, seed: int, noise: float) -> None:
         random = np.random.default_rng(seed)
         self.kinds: list[float] = random.random(RUNS).tolist()
         self.sizes: list[float] = random.normal(size=RUNS).tolist()
-        self.errors: list[float] = (noise * random.normal(size=RUNS + 2 * FRESH)).tolist()
+        self.errors: list[float] = (noise * random.normal(size=RUNS + 2 * CLAIM_RUNS)).tolist()
         self.spent = self.proposed = self.nulls = 0
 
     def run(self, score: float) -> float:
@@ -80,14 +87,14 @@ class World:
 
 
 def greedy(seed: int, noise: float) -> Outcome:
-    """Run each proposal once and keep what prints a lower number; the gain claimed is what is printed."""
+    """Run each proposal once and keep every lower score; the claimed gain is that of the scores."""
     world = World(seed, noise)
     true = 0.0
-    first = best = world.run(BEGIN)
+    first = best = world.run(START)
     nulls = empty = 0
     while world.spent < RUNS:
         effect, null = world.propose(true)
-        score = world.run(BEGIN + true + effect)
+        score = world.run(START + true + effect)
         if score < best:
             true, best = true + effect, score
             nulls, empty = nulls + null, empty + (null and effect >= 0)
@@ -95,33 +102,31 @@ def greedy(seed: int, noise: float) -> Outcome:
 
 
 def ours(seed: int, noise: float, confidence: float) -> Outcome:
-    """Run a campaign by the shipped rule; its claim is made from fresh runs when all others are spent."""
+    """Run a campaign by the shipped rule; its claim is made from fresh runs."""
     world = World(seed, noise)
-    first = [world.run(BEGIN) for _ in range(FIRST)]
+    first = [world.run(START) for _ in range(BASELINE_RUNS)]
     known = Noise.of(first)
-    standing = JudgeState.opening(JudgePolicy(confidence=confidence), Estimate.of(first, known), known)
+    state = JudgeState.initial(JudgePolicy(confidence=confidence), Estimate.of(first, known), known)
     true = 0.0
     nulls = empty = 0
     while world.spent < RUNS:
         effect, null = world.propose(true)
-        scores: list[float] = []
-        again: list[float] = []
-        while (found := standing.judge(scores, again)).action not in ("keep", "discard"):
-            if world.spent == RUNS:
-                break
-            if found.action == "measure candidate":
-                scores.append(world.run(BEGIN + true + effect))
-            else:
-                again.append(world.run(BEGIN + true))
-        kept = found.action == "keep"
-        standing = standing.after(scores, again, kept=kept)
+        trial = TrialTask(TrialSetup(PROPOSAL, {}, state), lambda: 0)
+        while isinstance(step := trial.next(), RunRequest) and world.spent < RUNS:
+            score = world.run(START + true + (effect if step.role == "candidate" else 0))
+            trial.feed(RunOutcome(Measurement(score, step.seed, 0.0), 0.0, 0.0))
+        kept = isinstance(step, Decision) and step.verdict == "kept"
+        scores, incumbent_scores = (
+            [run.score for run in runs] for runs in (trial.runs, trial.incumbent_runs)
+        )
+        state = state.after(scores, incumbent_scores, kept=kept)
         if kept:
             true += effect
             nulls, empty = nulls + null, empty + (null and effect >= 0)
-    spent = world.spent - FIRST
-    before, after = ([world.run(version) for _ in range(FRESH)] for version in (BEGIN, BEGIN + true))
-    claim = GainEstimate.of(before, after, standing.noise)
-    return Outcome(-true, -claim.gain, nulls, empty, world.nulls, world.proposed, spent)
+    spent = world.spent - BASELINE_RUNS
+    before, after = ([world.run(version) for _ in range(CLAIM_RUNS)] for version in (START, START + true))
+    gain, _ = gain_and_margin(before, after, state.noise)
+    return Outcome(-true, -gain, nulls, empty, world.nulls, world.proposed, spent)
 
 
 def simulated(task: tuple[float | None, float], seed: int) -> Outcome:
@@ -148,14 +153,14 @@ def cells(outcomes: Iterable[Outcome]) -> str:
 
 def main() -> None:
     """Print one line for each rule and noise."""
-    parser = argparse.ArgumentParser(description="the rules of judging, on simulated campaigns")
+    parser = argparse.ArgumentParser(description="rules of judging, on simulated campaigns")
     parser.add_argument("--repetitions", type=int, default=300)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     seeds = range(max(arguments.repetitions, 2))
     print("rule                  noise      true gain     claimed  nulls kept  no better  runs/proposal")
     with concurrent.futures.ProcessPoolExecutor(arguments.processes) as pool:
-        for confidence in (None, *FRONTIER):
+        for confidence in (None, *CONFIDENCES):
             name = "greedy" if confidence is None else f"confidence {confidence}"
             for noise in NOISES:
                 campaign = functools.partial(simulated, (confidence, noise))

@@ -1,12 +1,12 @@
-"""How the rule that judges proposals fares on a real landscape, with the tuner as the agent.
+"""How the judge's rule performs on a real landscape, with the tuner as the agent.
 
     python benchmarks/landscape.py [--runs 96] [--repetitions 10]
 
-The landscape is that of ``surface.py``. Each run adds normal noise; identical
-runs of the study differ by 0.0001 to 0.0007. The rules see the same seeds and have the same number of
-runs. *upstream* runs a proposal once, keeps it if it is lower, and claims what it believes. The others
-are the shipped rule; they spend three runs on the first baseline, and claim the difference of two fresh runs
-of the start and two of the last incumbent, which come on top. A few minutes on two cores.
+The landscape is that of ``surface.py``. Each run adds normal noise; identical runs of the study differ by
+0.0001 to 0.0007. All rules have the same seeds and the same number of runs. *upstream* runs a proposal once,
+keeps it if its score is lower, and claims the difference of the scores. The others are the shipped rule.
+They use three runs for the first baseline, and claim the difference of two fresh runs of the start and two of
+the last incumbent, which are not counted. Takes a few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ WINDOW_PATTERN = "SSSL"  # tune: "SSSL" | "SSLL" | "SLSL" | "LLLL" | "SSSS" | "L
 
 assert TOTAL_BATCH_SIZE % (DEVICE_BATCH_SIZE * MAX_SEQ_LEN) == 0
 """
-SPREADS = 0.0003, 0.0007, 0.002  # of identical runs
+NOISES = 0.0003, 0.0007, 0.002  # of identical runs
 RULES = {"upstream": None, "shipped": CONFIDENCE, "shipped, 0.95": 0.95}  # with their confidence
 
 
 class Upstream:
     """One run each, and what is lower is kept."""
 
-    spread = 0.0
+    noise = 0.0
 
     def __init__(self, runs: Runs, start: float) -> None:
         self._runs = runs
@@ -86,19 +86,21 @@ class Outcome(NamedTuple):
     """Of the kept, those that are truly worse than what they replaced."""
 
 
-def campaign(repetition: int, confidence: float | None, spread: float, budget: int) -> Outcome:
+def campaign(repetition: int, confidence: float | None, noise: float, budget: int) -> Outcome:
     """Let the tuner propose, and a rule decide, until the runs are spent."""
-    runs = Runs(spread, repetition, budget)
+    runs = Runs(noise, repetition, budget)
     start = true = landscape().score(constants.values(START, DEVICE))
     rule = Upstream(runs, start) if confidence is None else Shipped(runs, start, confidence)
     script, history, false = START, [], 0
     while runs.left:
-        score, noise = rule.believed, rule.spread
-        told = briefing(f"landscape-{repetition}", script, history, start=START, score=score, noise=noise)
+        score, known_noise = rule.believed, rule.noise
+        told = briefing(
+            f"landscape-{repetition}", script, history, start=START, score=score, noise=known_noise
+        )
         proposal = Tuner().propose(told)
         if proposal is None:
             break
-        known = constants.values(proposal.source, DEVICE)
+        known = constants.values(proposal.files["train.py"], DEVICE)
         score = landscape().score(known)
         if math.isnan(score):
             runs.left -= 1
@@ -108,7 +110,7 @@ def campaign(repetition: int, confidence: float | None, spread: float, budget: i
             verdict = "kept" if kept else "discarded"
         if verdict == "kept":
             false += score > true
-            script, true = proposal.source, score
+            script, true = proposal.files["train.py"], score
         measurements = tuple(Measurement(one, seed=0, wall_seconds=300) for one in scores)
         number, text, before = told.number, proposal.description, told.score
         history.append(Trial(number, text, verdict, "", "", "", before, measurements, constants=known))
@@ -129,10 +131,10 @@ def main() -> None:
     print(f"means of {options.repetitions} campaigns ± standard error; gains in val_bpb")
     print("noise   rule           true gain          claimed   proposals  failed  kept  truly worse")
     with concurrent.futures.ProcessPoolExecutor() as pool:
-        for spread, (title, confidence) in itertools.product(SPREADS, RULES.items()):
-            one = functools.partial(campaign, confidence=confidence, spread=spread, budget=options.runs)
+        for noise, (title, confidence) in itertools.product(NOISES, RULES.items()):
+            one = functools.partial(campaign, confidence=confidence, noise=noise, budget=options.runs)
             outcomes = list(pool.map(one, range(options.repetitions)))
-            print(line(f"{spread:.4f}  {title:<13}", outcomes), flush=True)
+            print(line(f"{noise:.4f}  {title:<13}", outcomes), flush=True)
 
 
 def line(title: str, outcomes: list[Outcome]) -> str:

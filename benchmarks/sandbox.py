@@ -13,18 +13,18 @@ import time
 from pathlib import Path
 
 from pytest_autoresearch.errors import SandboxUnavailable
-from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.sandbox import enforcers, launch
+from pytest_autoresearch.sandbox.policy import Enforcer, Policy
 
 WORD = ["/bin/echo", "started"]
 
 
-def once(enforcer: launch.Enforcer) -> tuple[float, float]:
+def once(enforcer: Enforcer) -> tuple[float, float]:
     """Return the milliseconds until the first word, and those from there to the end."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        with launch.start(WORD, launch.Policy(Path(folder)), enforcer, {}) as run:
-            assert run.process.stdout is not None
-            assert run.process.stdout.read(1) == b"s"
+        with launch.start(WORD, Policy(Path(folder)), enforcer, {}) as run:
+            assert run.output.read(1) == b"s"
             started = time.perf_counter()
         return 1000 * (started - began), 1000 * (time.perf_counter() - started)
 
@@ -47,7 +47,7 @@ def main() -> None:
     print(f"no process more  {statistics.median(bare() for _ in range(starts)):4.1f}")
     for enforcer in ("bwrap", "landlock", "none"):
         try:
-            launch.choose(enforcer)
+            enforcers.choose(enforcer)
         except SandboxUnavailable as error:
             print(f"{enforcer:<15}  {error}")
             continue

@@ -72,8 +72,9 @@ def main() -> int:
     with clock.measuring("evaluation"):
         own = prepare.evaluate_bpb(names["compiled"], names["tokenizer"], 32)
     with clock.measuring("importing"):
-        from pytest_autoresearch.scoring import evaluation
+        from pytest_autoresearch.scoring.evaluation import LanguageModel
         from pytest_autoresearch.scoring.export import Trace, seal
+        from pytest_autoresearch.scoring.interpreter import Interpreter, fill_memory
     model, tokens = names["compiled"], prepare.example()
     with prepare.eval_mode(model):
         with clock.measuring("tracing"):  # before the clock starts
@@ -85,10 +86,10 @@ def main() -> int:
             file = io.BytesIO()
             sealed.write(file)
     assert sealed.digest == announced
-    evaluation.ready(prepare)
-    evaluation.fill_memory()
+    task = LanguageModel(prepare)
+    fill_memory()
     with clock.measuring("scoring"):
-        scored = evaluation.Scoring(prepare, file.getvalue(), announced)
+        scored = task.evaluate(Interpreter(file.getvalue(), announced, task.device))
         found = scored.probed(SHARE)
     with clock.measuring("and for a keep"):  # goes on from there
         scored.probed(1.0)

@@ -3,24 +3,25 @@
     python benchmarks/search.py [--runs 288] [--repetitions 20] [--first SEED] [--only NAME ...]
 
 The landscape is that of ``surface.py``, the ranges are the study's, and each run adds normal noise of 0.0004.
-The table has the true score of the best version so far after so many runs. Random search, TPE with all
-constants, CMA-ES and TPE with one to three constants free around the best are Optuna's with its defaults;
-they run a proposal once and keep it if it is lower. The tuner and the hybrid have the package's judge, whose
-repeats and whose three runs of the first baseline are runs like the others. What a module-level assert
-forbids costs nobody a run. Below each hybrid is its difference from the tuner, campaign by campaign.
+The table has the true score of the best version after so many runs. Random search, TPE with all constants,
+CMA-ES and TPE with one to three constants free around the best are Optuna's with its defaults; they run a
+proposal once and keep it if its score is lower. The tuner and the hybrid use the package's judge; its repeats
+and its three runs of the first baseline count too. A proposal that a module-level assert forbids costs no
+run. The line below each hybrid is its difference from the tuner, campaign by campaign.
 
-The hybrid's language model is a stand-in that has one belief of each constant: where the optimum of the
-landscape has it, plus a normal error, drawn once for each campaign. Its standard deviation is a twentieth of
-the range on the constant's scale: for a learning rate a factor of 1.2 to 1.3, for the depth one layer; about
-the batch it is wrong in a tenth of the campaigns, by an octave. The pattern of windows it knows in half of
-them, and else believes in any. It proposes what it believes of the batch and the rates, then of the shape,
-then of the schedule, and after that in turn a random part of each. It learns nothing from scores, but repeats
-no trial and heeds the asserts. The second one knows less: its errors are twice as large, and in half of the
-campaigns the batch is wrong. The third knows nothing: it draws its beliefs from the whole range.
+The hybrid's language model is a stand-in with one belief about each constant: its value at the optimum of
+the landscape, plus a normal error, drawn once for each campaign. Its standard deviation is a twentieth of the
+range on the constant's scale: a factor of 1.2 to 1.3 for a learning rate, one layer for the depth; the batch
+is wrong in a tenth of the campaigns, by an octave. The pattern of windows is right in half of the
+campaigns, and random in the others. The stand-in proposes its beliefs about the batch and the rates, then
+about the shape, then about the schedule, and after that a random part of each in turn. It learns nothing from
+scores, but repeats no trial and obeys the asserts. The second one knows less: its errors are twice as large,
+and the batch is wrong in half of the campaigns. The third one knows nothing: its beliefs are drawn from the
+whole range.
 
-What the study's own searches had measured after as many runs comes last, their best single scores. They ran
-on the GPU and not on the landscape, so compare only rows of one table. The landscape is smooth as the
-tuner's own model is, though it is made of other features. Needs the extra ``benchmarks`` and cmaes.
+The last table has the best single scores of the study's own searches after as many runs. They ran on the GPU
+and not on the landscape, so compare only rows of one table. The landscape is as smooth as the tuner's own
+model, though it is made of other features. Needs the extra ``benchmarks``.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from pytest_autoresearch.agents.agent import Agent
     from pytest_autoresearch.records.trial import Verdict
 
-SPREAD = 0.0004
+NOISE = 0.0004
 PART = 0.6  # how much of a group it proposes, once it has proposed all of it
 HALF = 0.5
 ATTEMPTS = 50  # to think of something new
@@ -138,7 +139,10 @@ class Believing:
             texts = {name: AXES[name].text(value, "") for name, value in moved.items()}
             source = constants.replace(briefing.script, texts, DEVICE)
             if {**now, **moved} not in tried and not broken(source):
-                return Proposal(source, ", ".join(f"{name} = {text}" for name, text in texts.items()))
+                return Proposal(
+                    {briefing.script_name: source},
+                    ", ".join(f"{name} = {text}" for name, text in texts.items()),
+                )
         raise NoAnswer("nothing new comes to mind")
 
     def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:  # noqa: ARG002 - an agent's
@@ -168,21 +172,21 @@ def broken(source: str) -> bool:
 
 def judged(agent: Agent, repetition: int, budget: int) -> Path:
     """Let *agent* propose and the package's judge decide."""
-    runs = Runs(SPREAD, repetition, budget)
+    runs = Runs(NOISE, repetition, budget)
     true = landscape().score(ORIGIN)
     rule = Shipped(runs, true, CONFIDENCE)
     script, scores, seconds = START, [true] * (budget - runs.left), 0.0
     history: list[Trial] = []
     while runs.left:
         left = runs.left
-        score, noise = rule.believed, rule.spread
+        score, noise = rule.believed, rule.noise
         told = briefing(f"search-{repetition}", script, history, start=START, score=score, noise=noise)
         began = time.perf_counter()
         proposal = agent.propose(told)
         seconds += time.perf_counter() - began
         if proposal is None:
             break
-        known = constants.values(proposal.source, DEVICE)
+        known = constants.values(proposal.files["train.py"], DEVICE)
         score = landscape().score(known)
         verdict: Verdict = "out of memory"
         found: list[float] = []
@@ -197,7 +201,7 @@ def judged(agent: Agent, repetition: int, budget: int) -> Path:
         history.append(entry)
         scores += [true] * (left - runs.left - 1)
         if verdict == "kept":
-            script, true = proposal.source, score
+            script, true = proposal.files["train.py"], score
         scores.append(true)
     scores += [true] * (budget - len(scores))
     failed = collections.Counter(entry.verdict for entry in history)["out of memory"]
@@ -232,7 +236,7 @@ def sampled(name: str, repetition: int, budget: int) -> Path:
             failed += 1
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
-            seen = score + noise.gauss(0, SPREAD)
+            seen = score + noise.gauss(0, NOISE)
             study.tell(trial, seen)
             if seen < believed:
                 believed, true, held = seen, score, dict(trial.params)
@@ -295,7 +299,7 @@ def main() -> None:
         landscape().validate()
     columns = [count for count in COLUMNS if count <= options.runs]
     start = landscape().score(ORIGIN)
-    print(f"\nstart {start:.4f}, best measured {landscape().best:.4f}; noise of a run {SPREAD}")
+    print(f"\nstart {start:.4f}, best measured {landscape().best:.4f}; noise of a run {NOISE}")
     print(f"true score of the best after so many runs: means of {options.repetitions} ± standard error")
     print(" " * 27 + "".join(f"{count:>18}" for count in columns) + "  out of memory  ms a proposal")
     tuned: list[Path] = []

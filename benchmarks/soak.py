@@ -54,7 +54,7 @@ def pytest_autoresearch_propose(briefing):
     lines[0] = f"X = {briefing.number}  # what is tried"
     if briefing.number % 50 == 0:
         lines[1] = f"BEST = {briefing.number / 20000}  # what was found"
-    return Proposal("\\n".join(lines) + "\\n", f"X = {briefing.number}")
+    return Proposal({briefing.script_name: "\\n".join(lines) + "\\n"}, f"X = {briefing.number}")
 
 
 def pytest_autoresearch_decided(trial):

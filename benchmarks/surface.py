@@ -4,12 +4,12 @@ The landscape is a Gaussian process (Matérn 3/2, a length scale for each featur
 7,338 trials of five minutes on one H200, of the study arXiv 2603.24647, from
 github.com/ferreirafabio/autoresearch-automl, MIT licence (``h200_trials.LICENSE``). Columns: method, seed
 and trial of the search, success (0: out of memory, or crashed), val_bpb, seconds, 14 hyperparameters. The
-649 trials in which an agent edited the code are left out, for their hyperparameters do not describe them.
-Scores above 1.15 count as 1.15, and the logarithm of their distance to 0.95, which nothing has reached,
-resolves what is good. A score is what the process expects and one standard deviation more: where nothing was
-measured, nothing is to be found. A forest of extremely randomized trees (Geurts et al., 2006) tells which
-configurations run out of memory. Both are cross-validated in four parts, each made of whole searches, without
-the configurations that they share with the others. What the landscape says counts as a true score.
+649 trials in which an agent edited the code are left out: their hyperparameters do not describe them.
+Scores above 1.15 count as 1.15. The process is fitted to the logarithm of a score's distance to 0.95, which
+resolves good scores; no score is below it. The true score of a configuration is the mean plus one standard
+deviation, so that regions without trials hold no optimum. A forest of extremely randomized trees (Geurts et
+al., 2006) tells which configurations run out of memory. Both are cross-validated in four parts. Each part
+consists of whole searches, and the other parts are used without the configurations that they share with it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pytest_autoresearch.agents.briefing import Briefing
-from pytest_autoresearch.judging.judge import Estimate, Noise
-from pytest_autoresearch.judging.state import JudgePolicy, JudgeState
-from pytest_autoresearch.records.trial import Trial, Value
+from pytest_autoresearch.executors.base import RunOutcome, RunRequest
+from pytest_autoresearch.judging.judge import JudgePolicy
+from pytest_autoresearch.judging.noise import Estimate, Noise
+from pytest_autoresearch.judging.state import JudgeState
+from pytest_autoresearch.loop.trial import TrialSetup, TrialTask
+from pytest_autoresearch.records.measurement import Measurement
+from pytest_autoresearch.records.proposal import Proposal
+from pytest_autoresearch.records.trial import Decision, Trial, Value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,6 +61,7 @@ WORST = 1.15  # runs that diverged are no worse than this
 FITTED = 600  # trials that the length scales are fitted to
 TREES = 100
 OPENING = 3  # runs of the first baseline
+PROPOSAL = Proposal({}, "a change")  # only its score matters
 FRESH = 2  # of start and end each, for a claim
 
 
@@ -141,10 +147,10 @@ def _fitted(inputs: NDArray[Any], scores: NDArray[Any]) -> Any:
 
 def _expected(process: Any, inputs: NDArray[Any], doubts: float) -> NDArray[Any]:
     """Return the expected scores, and so many standard deviations of the landscape more."""
-    means, spreads = process.predict(inputs, return_std=True)
+    means, stds = process.predict(inputs, return_std=True)
     regressor = process[-1]
     noise = regressor.kernel_.k2.noise_level * regressor._y_train_std**2  # noqa: SLF001 - told nowhere else
-    return FLOOR + np.exp(means + doubts * np.sqrt(np.maximum(spreads**2 - noise, 0)))
+    return FLOOR + np.exp(means + doubts * np.sqrt(np.maximum(stds**2 - noise, 0)))
 
 
 landscape = functools.cache(Landscape)  # once in each process
@@ -153,15 +159,15 @@ landscape = functools.cache(Landscape)  # once in each process
 class Runs:
     """Noisy runs, until they are spent."""
 
-    def __init__(self, spread: float, seed: int, left: int) -> None:
-        self._spread = spread
+    def __init__(self, noise: float, seed: int, left: int) -> None:
+        self._noise = noise
         self._random = random.Random(seed)
         self.left = left
 
     def of(self, true: float) -> float:
         """Run a version once."""
         self.left -= 1
-        return true + self._random.gauss(0, self._spread)
+        return true + self._random.gauss(0, self._noise)
 
 
 class Shipped:
@@ -171,33 +177,31 @@ class Shipped:
         self._runs, self._incumbent = runs, start
         scores = [runs.of(start) for _ in range(OPENING)]
         noise = Noise.of(scores)
-        self._standing = JudgeState.opening(
+        self._state = JudgeState.initial(
             JudgePolicy(confidence=confidence), Estimate.of(scores, noise), noise
         )
 
     @property
     def believed(self) -> float:
-        """What is believed of the incumbent's score."""
-        return self._standing.belief.mean
+        """The estimate of the incumbent's score."""
+        return self._state.incumbent.mean
 
     @property
-    def spread(self) -> float:
+    def noise(self) -> float:
         """The noise of one run."""
-        return self._standing.noise.spread
+        return self._state.noise.std
 
     def decide(self, true: float) -> tuple[bool, list[float]]:
         """Run a proposal as often as is asked for; return whether it is kept, and its scores."""
-        scores: list[float] = []
-        again: list[float] = []
-        action = self._standing.judge(scores, again).action
-        while action.startswith("measure") and self._runs.left:
-            if action == "measure candidate":
-                scores.append(self._runs.of(true))
-            else:
-                again.append(self._runs.of(self._incumbent))
-            action = self._standing.judge(scores, again).action
-        kept = action == "keep"  # what is still open when the runs are spent is not
-        self._standing = self._standing.after(scores, again, kept=kept)
+        trial = TrialTask(TrialSetup(PROPOSAL, {}, self._state), lambda: 0)
+        while isinstance(step := trial.next(), RunRequest) and self._runs.left:
+            score = self._runs.of(true if step.role == "candidate" else self._incumbent)
+            trial.feed(RunOutcome(Measurement(score, step.seed, 300.0), 0.0, 300.0))
+        kept = isinstance(step, Decision) and step.verdict == "kept"  # undecided when the runs are spent: no
+        scores, incumbent_scores = (
+            [run.score for run in runs] for runs in (trial.runs, trial.incumbent_runs)
+        )
+        self._state = self._state.after(scores, incumbent_scores, kept=kept)
         self._incumbent = true if kept else self._incumbent
         return kept, scores
 
@@ -216,8 +220,9 @@ def briefing(
         number=len(history) + 1,
         program="",
         fixed=FIXED,
-        script=script,
-        start=start,
+        files={"train.py": script},
+        start_files={"train.py": start},
+        script_name="train.py",
         history=tuple(history),
         score=score,
         noise=noise,

@@ -1,13 +1,13 @@
-"""How often the strict setting keeps what changes nothing, and what is better by three noise widths.
+"""How often the strict setting keeps null edits, and how often improvements of three noise widths.
 
     python benchmarks/verdicts.py [--budget 6] [--decisions 20]
 
-It works on the embedded experiment with its real runs. Edits that look real and do nothing, a branch that
-is never taken, go through one campaign. The real gain is planted: the incumbent stops when a share of its
-budget is used, and the proposal uses all of it; the share is chosen, from a few runs, to cost about three
-standard deviations of one run. How many it did cost is told in the end, from all runs. Each planted
-decision is one of ``pytest experiment/train.py``, every five of them against a baseline of their own.
-Twenty of each take about half an hour on a CPU.
+It makes real runs of the embedded experiment. The null edits look real and add a branch that is never taken;
+all of them go through one campaign. The improvement is planted: the incumbent stops after a share of its
+budget, and the proposal uses all of it. The share is chosen from a few runs, to cost about three standard
+deviations of one run; the actual cost is printed in the end, from all runs. Each planted decision is one
+``pytest experiment/train.py``, and every five of them have a baseline of their own. Twenty decisions of each
+kind take about half an hour on a CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.judging.judge import Noise
+from pytest_autoresearch.judging.noise import Noise
 
 ROOT = Path(__file__).resolve().parent.parent
 STRICT = 0.95
@@ -41,7 +41,7 @@ def pytest_autoresearch_propose(briefing):
         return None
     old = "    loss, batch = train_step("
     new = f"    if step > 10**{{5 + briefing.number}}:\\n            multiplier *= 0.5\\n    " + old
-    return Proposal(briefing.script.replace(old, new), f"Halve rates after 10**{{5 + briefing.number}} steps")
+    return Proposal(briefing.edit(old, new), f"Halve rates after 10**{{5 + briefing.number}} steps")
 """
 
 
@@ -126,7 +126,7 @@ def pilot(folder: Path, budget: float) -> tuple[float, float]:
         found.append(scores)
     noise = Noise.of(*found)
     cost = (statistics.fmean(found[1]) - statistics.fmean(found[0])) / -math.log(FIRST_SHARE)
-    return math.exp(-WIDTHS * noise.spread / cost), noise.spread
+    return math.exp(-WIDTHS * noise.std / cost), noise.std
 
 
 def planted(
@@ -170,11 +170,11 @@ def main() -> int:
             print(f"null edits kept:     {false} of {decisions}, at a confidence of {STRICT}", flush=True)
             missed |= false > MOST_NULLS * decisions
         if options.only != "nulls":
-            share, spread = pilot(folder, options.budget)
+            share, noise = pilot(folder, options.budget)
             true, before, after = planted(folder, options.budget, decisions, share)
             gain = statistics.fmean(before) - statistics.fmean(after)
-            print(f"noise of a run:      {spread:.4f}")
-            print(f"planted gain:        {gain:.4f}, {gain / spread:.1f} widths, {share:.2f} of the budget")
+            print(f"noise of a run:      {noise:.4f}")
+            print(f"planted gain:        {gain:.4f}, {gain / noise:.1f} widths, {share:.2f} of the budget")
             print(f"planted gains kept:  {true} of {decisions}, at a confidence of {STRICT}")
             missed |= true < LEAST_GAINS * decisions
     return int(missed)

@@ -6,6 +6,7 @@ The fixed half of the experiment: its constants, its data, its tokenizer, its da
 Two profiles share this file. With CUDA it is upstream's: climbmix, 5 minutes. Without it, a
 miniature of it that a laptop can train in half a minute: 230 years of State of the Union addresses.
 No agent changes this file; what it could gain here would be a different question, not a better answer.
+The metric is pytest-autoresearch's, which has to be installed for this file to be imported.
 """
 
 import base64
@@ -36,8 +37,9 @@ import numpy as np
 import rustbpe
 import tiktoken
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
+
+from pytest_autoresearch.scoring.metrics import bits_per_byte, surprise  # noqa: F401  surprise is the scorer's
 
 
 def found_device():
@@ -527,11 +529,9 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
     """
     Bits per byte on a split that is not trained on; lower is better.
 
-    Surprise is summed over the targets, and so are their bytes, and one is divided by the other: unlike
-    the loss, the quotient does not depend on the vocabulary. Special tokens stand for no text and count
-    in neither. `model` maps tokens (B, T) to logits (B, T, vocabulary). The rows scored are the same for
-    every batch size. `watch`, the scorer's, is called with each batch: inputs, targets, which of them
-    count, and the surprise at each.
+    It is the surprise at all targets, divided by their bytes: unlike the loss it does not depend on the
+    vocabulary. Special tokens stand for no text and count in neither. `model` maps tokens (B, T) to logits
+    (B, T, vocabulary). The rows scored are the same for every batch size. `watch` is the scorer's.
 
     In a run that is measured, model and weights are handed over instead, and this same function scores
     them elsewhere: a run can read no split but the training one.
@@ -541,20 +541,8 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
         if harness := measured():
             return harness.score(model, example())
         token_bytes = torch.tensor(tokenizer.token_bytes, device=DEVICE)
-        exact = DEVICE if DEVICE.type == "cuda" else torch.device("cpu")  # Apple's GPUs have no float64
-        nats = torch.zeros((), dtype=torch.float64, device=exact)
-        size = torch.zeros((), dtype=torch.int64, device=DEVICE)
-        loader = make_dataloader(tokenizer, min(batch_size, rows), MAX_SEQ_LEN, split)
-        for done in range(0, rows, min(batch_size, rows)):
-            inputs, targets, _ = next(loader)
-            inputs, targets = inputs[: rows - done], targets[: rows - done]
-            target_bytes = token_bytes[targets]
-            surprises = surprise(model(inputs), targets)
-            nats += torch.where(target_bytes > 0, surprises, 0).to(exact).sum(dtype=torch.float64)
-            size += target_bytes.sum()
-            if watch is not None:
-                watch(inputs, targets, target_bytes > 0, surprises)
-    return nats.item() / math.log(2) / size.item()
+        batches = make_dataloader(tokenizer, min(batch_size, rows), MAX_SEQ_LEN, split)
+        return bits_per_byte(model, batches, token_bytes, rows, watch)
 
 
 def trace(model):
@@ -572,16 +560,6 @@ def trace(model):
 def example():
     """Tokens as a model is traced with: of any batch size, but the same length."""
     return torch.zeros(4, MAX_SEQ_LEN, dtype=torch.int64, device=DEVICE)
-
-
-def surprise(logits, targets):
-    """
-    Nats of each target (B, T) under logits (B, T, vocabulary).
-
-    It is the softmax here that makes them probabilities, whatever they were before.
-    """
-    rows = zip(logits, targets, strict=True)  # float32 one row at a time: all at once may be gigabytes
-    return torch.stack([F.cross_entropy(row.float(), target, reduction="none") for row, target in rows])
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ The names here are what a ``conftest.py`` needs in order to bring an agent of it
 
 
     def pytest_autoresearch_propose(briefing: Briefing) -> Proposal | None:
-        faster = briefing.script.replace("LR = 0.04", "LR = 0.08")
-        return Proposal(faster, "LR 0.04 -> 0.08") if briefing.number == 1 else None
+        if briefing.number > 1:
+            return None
+        return Proposal(briefing.edit("LR = 0.04", "LR = 0.08"), "LR 0.04 -> 0.08")
 """
 
 from __future__ import annotations

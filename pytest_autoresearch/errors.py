@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from pytest_autoresearch.system.text import MARK, single_line
+from pytest_autoresearch.text import MARK, single_line
 
 FAILED, USAGE = 1, 4  # pytest's exit codes
 
@@ -118,10 +118,6 @@ class RunPruned(RunError):
     """A run was ended early, because its loss is too far above the incumbent's."""
 
 
-class IncumbentFailed(RunError):
-    """The incumbent failed when it was measured again, so a comparison with it is impossible."""
-
-
 # -- scoring --------------------------------------------------------------------------------------
 
 
@@ -154,6 +150,10 @@ class ProtocolError(AutoresearchError):
 
 
 # -- proposals and agents -------------------------------------------------------------------------
+
+
+class FileRefused(AutoresearchError):
+    """A file is not read, because it is no regular file, too large or unreadable."""
 
 
 class ProposalRefused(AutoresearchError):
@@ -198,6 +198,19 @@ class AgentGaveUp(AgentError):
     """A model has nothing to propose; the message is its reason. Untrusted."""
 
     length = 4000
+
+
+# -- the loop ------------------------------------------------------------------------------------
+
+
+class SessionStopped(KeyboardInterrupt):
+    """A signal or a hook ends the session, as Ctrl-C does: no handler of ordinary errors may catch it."""
+
+
+class LoopFailed(AutoresearchError):
+    """The loop cannot go on; every decided trial is stored."""
+
+    length = 1000
 
 
 # -- what an experiment asserts -------------------------------------------------------------------

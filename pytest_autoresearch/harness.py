@@ -1,7 +1,7 @@
-"""What a script calls while it is measured: the run's side of the wire.
+"""The functions that a script calls while it is measured: the run's side of the channel.
 
-A ``prepare.py`` imports it when the environment names a wire. Nothing here is trusted, for it runs inside
-the trial, which may replace any of it: whatever is said over the wire is checked at the other end.
+A ``prepare.py`` imports this module when the environment names a channel. It runs inside the trial, which may
+replace any of it, so nothing here is trusted: the other end checks every message.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import functools
 import gc
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pytest_autoresearch.runs.clock import ClockReader
 from pytest_autoresearch.system.channel import Channel, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
     from pytest_autoresearch.scoring.export import Trace
@@ -33,12 +31,10 @@ _charged = 0.0
 
 
 def open_data(name: str) -> BinaryIO:
-    """Return one of the files that the experiment gives its runs, open for reading.
-
-    The first file of training data starts the clock.
+    """Open a file that the experiment gives to its runs; the first one of training data starts the clock.
 
     Raises:
-        PermissionError: there is no file of that *name* for a run.
+        PermissionError: a run may read no file of that *name*.
     """
     answer = _ask({"open": name})
     if not answer.descriptors:
@@ -49,28 +45,28 @@ def open_data(name: str) -> BinaryIO:
 
 
 def clock() -> float:
-    """Return the seconds of its budget that this run has used, 0 until its training starts.
+    """Return the seconds of the budget that this run has used; 0 until its training starts.
 
     Raises:
-        PermissionError: the experiment's clock is one that a run can read by itself.
+        PermissionError: the experiment's clock is not ``calibrated``, so a run can read it by itself.
     """
-    return _sight().seconds()
+    return _clock_reader().seconds()
 
 
 def charged() -> float:
-    """Return the seconds of its budget that this run had used when its training started.
+    """Return the seconds of the budget that this run had used when its training started.
 
-    A start-up that takes longer than the committed script's is charged. :func:`clock` counts it in; a
-    script that reads another clock, of the processor or of wall time, has to add it.
+    A start-up longer than the committed script's is charged. :func:`clock` includes it; a script that reads
+    another clock has to add it.
     """
     return _charged
 
 
 def trace(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> None:
-    """Trace the model that will be handed in, before the clock starts; :func:`score` then need not, on it.
+    """Trace a model before the clock starts, so that :func:`score` need not while it runs.
 
-    A model whose graph changes later, but for its weights, is refused in the end. One that cannot be
-    traced is refused then too, and not here.
+    A model whose graph has changed when it is handed in, other than in its weights, is refused then. So is a
+    model that cannot be traced.
 
     Args:
         model: as for :func:`score`; another one of the same structure may be handed in.
@@ -79,18 +75,18 @@ def trace(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -
     from pytest_autoresearch.errors import ExportError
     from pytest_autoresearch.scoring.export import Trace
 
-    with contextlib.suppress(ExportError):  # which is said when it is handed in
+    with contextlib.suppress(ExportError):  # reported when it is handed in
         _traced[:] = [Trace(model, tokens)]
 
 
 def score(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> float:
-    """Hand in a trained model and return its score, as the scorer computes it.
+    """Hand in the trained model and return its score from the scorer; a run hands in one model.
 
-    The clock stops at the digest of the model: of its graph and its weights. A run hands in one model.
+    The clock stops when the digest of the model, of its graph and its weights, is announced.
 
     Args:
-        model: maps tokens to logits, (B, T) to (B, T, vocabulary), for any B.
-        tokens: int64 (B, T) in the model's range, on its device; an example of the input.
+        model: maps tokens (B, T) to logits (B, T, vocabulary), for any B.
+        tokens: int64 (B, T) in the model's range, on its device: an example of the input.
 
     Raises:
         SystemExit: the model cannot be sealed, or is refused; the message says why.
@@ -107,7 +103,7 @@ def _handed_in(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tens
 
     try:
         sealed = _traced[0].seal(model) if _traced else seal(model, tokens)
-        _wire().send({"trained": sealed.digest})
+        _channel().send({"trained": sealed.digest})
         has_changed = bool(_traced) and seal(model, tokens).digest != sealed.digest
     except ExportError as error:
         return _ask({"unsealable": str(error)})
@@ -121,7 +117,7 @@ def _handed_in(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tens
 
 
 def _give_memory_back() -> None:
-    """Give back the GPU's memory that torch holds and does not use: the scorer computes there too."""
+    """Release GPU memory that torch holds and does not use: the scorer computes on the same GPU."""
     import torch
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -130,12 +126,12 @@ def _give_memory_back() -> None:
 
 
 def _ask(question: Mapping[str, Any], *descriptors: int) -> Message:
-    _wire().send(question, *descriptors)
-    return _wire().receive()
+    _channel().send(question, *descriptors)
+    return _channel().receive()
 
 
 @functools.cache
-def _sight() -> ClockReader:
+def _clock_reader() -> ClockReader:
     answer = _ask({"clock": True})
     if not answer.descriptors:
         raise PermissionError(answer.content.get("refused", "clock"))
@@ -147,5 +143,5 @@ def _sight() -> ClockReader:
 
 
 @functools.cache
-def _wire() -> Channel:
+def _channel() -> Channel:
     return Channel.inherited()

@@ -61,7 +61,7 @@ class Asked:
 
     @property
     def is_fix(self) -> bool:
-        """Whether a crash is to be mended."""
+        """Whether a crash is to be repaired."""
         return "# Your proposal " in self.told
 
     def line(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Who keeps a run in, for the tests of the sandbox: also as on a kernel that is older than this one."""
+"""The enforcers of the sandbox, for its tests; Landlock also as on an older kernel."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_autoresearch.errors import SandboxUnavailable
-from pytest_autoresearch.sandbox import landlock, launch
+from pytest_autoresearch.sandbox import enforcers, landlock
+from pytest_autoresearch.sandbox.policy import Enforcer
 
-KEEPERS = ("bwrap", "landlock", "landlock of Linux 6.2")
+VARIANTS = ("bwrap", "landlock", "landlock of Linux 6.2")
 
 
 @contextlib.contextmanager
-def keeper(name: str) -> Iterator[launch.Enforcer]:
-    """Give the enforcer of one of KEEPERS; inside of the block Landlock can do no more than that kernel's.
+def usable(name: str) -> Iterator[Enforcer]:
+    """Yield the enforcer of one of VARIANTS; inside the block Landlock has the abilities of its kernel only.
 
-    Skips the test where it does not work.
+    Skips the test where the enforcer does not work.
     """
     with pytest.MonkeyPatch.context() as patch:
         if name.startswith("landlock of"):
             patch.setattr(landlock, "abi", lambda: landlock.OLDEST)
         try:
-            yield launch.choose(name.partition(" ")[0])
+            yield enforcers.choose(name.partition(" ")[0])
         except SandboxUnavailable as reason:
             pytest.skip(str(reason))

@@ -1,4 +1,4 @@
-"""What is attempted from inside a sandbox: ways out, and what an ordinary script does."""
+"""Attempts made inside a sandbox: ways out, and the work of an ordinary script."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ for name, code in attempts.items():
         print(json.dumps([name, f"{type(error).__name__}: {error}"]), flush=True)
 """
 
-# Each is an expression that has succeeded, in breaking out, if it raises nothing.
+# Each is an expression that has broken out if it raises nothing.
 FORBIDDEN = {
     "read a file that is not listed": "open(secret).read()",
     "read it through a symbolic link": "os.symlink(secret, 'link') or open('link').read()",
     "read it through a hard link": "os.link(secret, 'hard') or open('hard').read()",
     "move it": "os.rename(secret, 'moved')",
     "read it through pytest's root": "open(f'/proc/{pytest}/root{secret}').read()",
-    "read it through the warden's root": "open(f'/proc/{os.getppid()}/root{secret}').read()",
+    "read it through the supervisor's root": "open(f'/proc/{os.getppid()}/root{secret}').read()",
     "read it through pytest's working directory": "open(f'/proc/{pytest}/cwd/pyproject.toml').read()",
     "read it through a descriptor left open": "os.pread(leaked, 10, 0)",
     "list its folder": "os.listdir(os.path.dirname(secret))",
@@ -116,7 +116,7 @@ FORBIDDEN = {
     "read pytest's memory": "open(f'/proc/{pytest}/mem', 'rb')",
     "read pytest's memory by a call": "call('process_vm_readv', pytest, 0, 0, 0, 0, 0)",
     "read pytest's environment": "open(f'/proc/{pytest}/environ').read()",
-    "read the warden's environment": f"check('{SECRET}' in open(f'/proc/{{os.getppid()}}/environ').read())",
+    "read its environment": f"check('{SECRET}' in open(f'/proc/{{os.getppid()}}/environ').read())",
     "find a key in the environment": f"os.environ['{SECRET}']",
     "become another namespace's root": "call('clone', 0x10000000 | 17, 0, 0, 0, 0)",
     "unshare": "call('unshare', 0x10000000)",
@@ -128,7 +128,7 @@ FORBIDDEN = {
     "make a call of the future": "check(libc.syscall(ctypes.c_long(463)) >= 0 or ctypes.get_errno() != 38)",
 }
 
-# Tried inside as well, and looked for outside.
+# They may succeed inside; the tests look for an effect outside.
 HARMLESS = {
     "write to the temporary folder": "open(f'{host_tmp}/{token}', 'w').write('x')",
     "write to shared memory": "open(f'/dev/shm/{token}', 'w').write('x')",

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 
 from pytest_autoresearch.scoring import evaluation
 from pytest_autoresearch.scoring.causality import CausalityProbes
-from tests.sealed_models import LENGTH, VOCABULARY, Mixer, prepare
+from tests.sealed_models import LENGTH, TASK, VOCABULARY, Mixer, prepare
 
 
 def made(kind: type[Mixer]) -> Mixer:
@@ -30,8 +30,8 @@ def evaluated(model: Any) -> float:
 @torch.no_grad()
 def probed(model: Any, share: float = 1.0) -> tuple[float, CausalityProbes]:
     """The score that a model claims, and its probes."""
-    found = evaluation.Evaluation(prepare, model)
-    return found.claimed, found.probed(share, secrets.randbits(63))
+    found = evaluation.Evaluation(TASK, model)
+    return found.score, found.probed(share, secrets.randbits(63))
 
 
 def peeking(tokens: torch.Tensor) -> torch.Tensor:

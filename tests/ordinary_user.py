@@ -1,8 +1,8 @@
-"""Running something as an ordinary user, when the tests themselves are run by root.
+"""Run a command as an ordinary user, when root runs the tests.
 
-As a script it becomes the user *nobody* and then the command that follows. Where nobody may not enter a
-folder that the interpreter or the project lies in, such as root's home, it does so in a mount namespace of
-its own, in which that folder holds nothing else and may be entered. Outside nothing changes.
+As a script it becomes the user *nobody* and then executes the command that follows. If that user may not
+enter a folder of the interpreter or the project, such as root's home, it first makes a mount namespace in
+which the folder may be entered and holds nothing else. Outside nothing changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EVERYONE_ENTERS = 0o001
 
 
 class Unavailable(Exception):
-    """Nothing can be run as another user here; the message says why, in one line."""
+    """Commands cannot be run as another user here; the message is the reason in one line."""
 
 
 def as_ordinary_user(command: list[str]) -> list[str]:
@@ -52,7 +52,7 @@ def _obstacle() -> str | None:
 
 
 def closed_folders() -> dict[Path, set[Path]]:
-    """Return the folders that nobody may not enter, and what lies in each that a run of pytest needs."""
+    """Return the folders closed to the user nobody, with the paths in each that pytest needs."""
     needed = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve(), *map(Path, sys.path)}
     needed |= {Path(__file__).resolve().parents[1], Path.cwd()}
     found: dict[Path, set[Path]] = {}
@@ -66,7 +66,7 @@ def closed_folders() -> dict[Path, set[Path]]:
 
 
 def open_up(closed: dict[Path, set[Path]]) -> None:
-    """Put an open folder, with what is needed of it, over each closed one; nobody else sees it."""
+    """Mount an open folder, with the paths that are needed, over each closed one, in this namespace only."""
     library = ctypes.CDLL(None, use_errno=True)
 
     def mount(
@@ -89,7 +89,7 @@ def open_up(closed: dict[Path, set[Path]]) -> None:
 
 
 def main() -> None:
-    """Become nobody, then the command."""
+    """Become the user nobody, then execute the command."""
     if closed := closed_folders():
         open_up(closed)
     os.setgroups([])

@@ -71,7 +71,7 @@ PROPOSALS = {proposals!r}
 def pytest_autoresearch_propose(briefing):
     if briefing.number <= len(PROPOSALS):
         old, new = PROPOSALS[briefing.number - 1]
-        return Proposal(briefing.script.replace(old, new), f"{{old}} -> {{new}}")
+        return Proposal({{briefing.script_name: briefing.script.replace(old, new)}}, f"{{old}} -> {{new}}")
 """
 
 

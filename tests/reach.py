@@ -1,10 +1,10 @@
-"""Every call that can act on another task, made at tasks outside of the sandbox that this script runs in.
+"""Every call that can act on another task, aimed at tasks outside the sandbox of this script.
 
     python reach.py FACTS
 
-prints a JSON line for each attempt: what was tried, and what came of it, "done" or the name of an error. All
-ask for what is so already, or for nothing, and so harm nobody should they succeed; but for the pinning to a
-single processor, of which only the one who is aimed at can tell whether it took place.
+prints a JSON line for each attempt: the call, its arguments, and "done" or the name of an error. Each asks
+for the present state or for nothing, and so does no harm if it succeeds. The exception is pinning to a single
+processor, because only the target can tell whether it took place.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def calls(process: int, thread: int, group: int) -> Iterator[Attempt]:
 
 
 def by_files(process: int, thread: int, group: int) -> Iterator[Attempt]:
-    """Yield what would direct a file's signals, or needs a descriptor of /proc."""
+    """Yield the calls that would direct a file's signals, or that need a descriptor of /proc."""
     one, _other = socket.socketpair()
     owned = one.detach()
     for owner in (process, -group):
@@ -86,7 +86,7 @@ def by_files(process: int, thread: int, group: int) -> Iterator[Attempt]:
 
 
 def outcome(number: int, arguments: tuple[Any, ...]) -> str:
-    """Make a system call, and say what came of it."""
+    """Make a system call, and return "done" or the name of the error."""
     words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     if LIBRARY.syscall(ctypes.c_long(number), *words) >= 0:
         return "done"
@@ -94,7 +94,7 @@ def outcome(number: int, arguments: tuple[Any, ...]) -> str:
 
 
 def opening(path: str) -> str:
-    """Open a file to write to it, and say what came of that."""
+    """Open a file for writing, and return "done" or the name of the error."""
     try:
         os.close(os.open(path, os.O_WRONLY))
     except OSError as error:

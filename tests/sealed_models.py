@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,7 +23,11 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from safetensors.torch import load, save
 from torch import nn
 
+from pytest_autoresearch.scoring.client import MEMORY
+from pytest_autoresearch.scoring.evaluation import LanguageModel, Scoring
 from pytest_autoresearch.scoring.export import KEY, Model, seal, text_digest
+from pytest_autoresearch.scoring.interpreter import Interpreter
+from pytest_autoresearch.scoring.task import LanguageModelExperiment
 from pytest_autoresearch.system.channel import VARIABLE, Channel
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +116,7 @@ def prepare_module() -> ModuleType:
 
 
 prepare = prepare_module()
+TASK = LanguageModel(cast("LanguageModelExperiment", prepare))
 VOCABULARY: int = prepare.VOCABULARY
 LENGTH: int = prepare.LENGTH
 WIDTH = 16
@@ -123,6 +129,11 @@ def sealed(model: Model) -> tuple[bytes, str]:
     file = io.BytesIO()
     found.write(file)
     return file.getvalue(), found.digest
+
+
+def scoring(content: bytes, announced: str, predicting: float = math.inf) -> Scoring:
+    """A sealed model, evaluated as the scorer does."""
+    return TASK.evaluate(Interpreter(content, announced, TASK.device), "val", predicting)
 
 
 def digest_of(content: bytes) -> str:
@@ -151,16 +162,16 @@ def put_together(graph: Any, weights: dict[str, torch.Tensor]) -> bytes:
 
 
 class Server:
-    """The scorer as it is run: a process, at the other end of a wire."""
+    """The scorer as it is run: a process, at the other end of a channel."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "prepare.py").write_text(PREPARE)
-        self.wire, theirs = Channel.pair()
+        self.channel, theirs = Channel.pair()
         environment = {**os.environ, VARIABLE: str(theirs.fileno()), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "pytest_autoresearch.scoring.server"]
         self.process = subprocess.Popen(command, cwd=folder, env=environment, pass_fds=[theirs.fileno()])
         theirs.close()
-        assert self.wire.receive(60).content == {"ready": True}
+        assert self.channel.receive(60).content == {"ready": True}
 
     def score(self, content: bytes, announced: str | None = None, **limits: float) -> dict[str, Any]:
         """What it answers about a file, which is the one that was announced unless another is named."""
@@ -171,8 +182,8 @@ class Server:
             return self.ask(request, file.fileno())
 
     def ask(self, request: dict[str, Any], *descriptors: int) -> dict[str, Any]:
-        self.wire.send({"share": 0.1, "seconds": 30.0, **request}, *descriptors)
-        while (answer := dict(self.wire.receive(60).content)) == {"read": True}:
+        self.channel.send({"share": 0.1, "seconds": 30.0, "memory": MEMORY, **request}, *descriptors)
+        while (answer := dict(self.channel.receive(60).content)) == {"read": True}:
             pass
         return answer
 
@@ -188,7 +199,7 @@ class Server:
 
     def close(self) -> None:
         """Hang up, which ends it."""
-        self.wire.close()
+        self.channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             assert self.process.wait(20) == 0
         self.process.kill()

@@ -1,4 +1,4 @@
-"""A real run under the terms of a sealed experiment, which does what a test tells it."""
+"""A real run within the limits of a sealed experiment, which does what a test tells it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import sys
 import textwrap
 from pathlib import Path
 
-from pytest_autoresearch.records.overheads import Overheads
-from pytest_autoresearch.runs import clock
+from pytest_autoresearch.records.overheads import ClockKind, Overheads
 from pytest_autoresearch.runs.data import Data
+from pytest_autoresearch.runs.environment import inherited
+from pytest_autoresearch.runs.limits import SealedLimits
 from pytest_autoresearch.runs.output import OnLine, Output, follow
-from pytest_autoresearch.runs.run import inherited
-from pytest_autoresearch.runs.session import RunSession, SealedLimits
+from pytest_autoresearch.runs.request import RunRequest
+from pytest_autoresearch.runs.session import RunSession
 from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.sandbox.policy import Policy
+from pytest_autoresearch.scoring.calibration import Calibration
 from pytest_autoresearch.scoring.client import Scorer
 from pytest_autoresearch.system.channel import VARIABLE, Channel
 
@@ -31,7 +34,7 @@ def train(seconds):
         sum(range(10_000))
 
 def hand_in(digest="0" * 64):
-    harness._wire().send({{"trained": digest}})
+    harness._channel().send({{"trained": digest}})
 
 def hand_in_model():
     with open("model", "rb") as model:
@@ -49,34 +52,43 @@ class Run:
         folder: Path,
         scorer: Scorer,
         budget: float,
-        kind: clock.Kind = "calibrated",
-        needs: Overheads | None = None,
+        kind: ClockKind = "calibrated",
+        overheads: Overheads | None = None,
     ) -> None:
         (folder / "train.tokens").write_bytes(b"tokens")
         (folder / "run").mkdir()
         self.folder = folder / "run"
-        self.terms = SealedLimits(Data(training=(folder / "train.tokens",)), scorer, budget, kind)
-        self.allowed = needs
+        self.data = Data(training=(folder / "train.tokens",))
+        self.limits = SealedLimits(budget, kind)
+        self.scorer, self.calibration = scorer, Calibration(scorer)
+        self.allowed = overheads
         self.seconds: float | None = None
         self.score: float | None = None
-        self.needs: Overheads | None = None
+        self.overheads: Overheads | None = None
         self.lines: list[str] = []
         self.on_line: OnLine = self.lines.append
 
     def follow(self, body: str) -> Output:
         """Run *body* to its end, and return what it printed."""
-        wire, theirs = Channel.pair()
+        channel, theirs = Channel.pair()
         environment = {**inherited(), VARIABLE: str(theirs.fileno()), "PYTHONUNBUFFERED": "1"}
         script = SCRIPT.format(body=textwrap.dedent(body))
         command = [sys.executable, "-c", script]
-        guarded = launch.start(command, launch.Policy(self.folder), "none", environment, [theirs.fileno()])
+        process = launch.start(command, Policy(self.folder), "none", environment, [theirs.fileno()])
         theirs.close()
-        handover = RunSession(
-            self.terms, wire, guarded, lambda _score: True, claimed=False, needs=self.allowed
+        session = RunSession(
+            RunRequest("candidate", {}, 1, lambda _score: True, overheads=self.allowed),
+            channel,
+            process,
+            data=self.data,
+            limits=self.limits,
+            scorer=self.scorer,
+            calibration=self.calibration,
         )
         try:
-            return follow(guarded, limit=60, on_line=self.on_line, handover=handover)
+            return follow(process, limit=60, on_line=self.on_line, session=session)
         finally:
-            handover.close()
-            wire.close()
-            self.seconds, self.score, self.needs = handover.training_seconds, handover.score, handover.needs
+            session.close()
+            channel.close()
+            self.seconds, self.score = session.training_seconds, session.score
+            self.overheads = session.overheads

@@ -268,7 +268,7 @@ class Stages:
         _, found = self._single(place, enforcer, 600, f"--autoresearch-time-budget={budget}")
         if "score" not in found:
             return found
-        took = found["wall_seconds"] - found["needs"]["startup_seconds"] - found["training_seconds"]
+        took = found["wall_seconds"] - found["overheads"]["startup_seconds"] - found["training_seconds"]
         return found | {"sealed_and_scored_s": round(took, 1)}
 
     def _campaign(self, enforcer: str) -> Found:

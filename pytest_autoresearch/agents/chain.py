@@ -6,54 +6,51 @@ import contextlib
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
-
-import pytest
 
 from pytest_autoresearch.agents.agent import Agent
 from pytest_autoresearch.agents.briefing import LONGEST_NAME, Briefing
-from pytest_autoresearch.campaign.costs import CostTotal
+from pytest_autoresearch.agents.budget import Budget
 from pytest_autoresearch.campaign.git import merged
 from pytest_autoresearch.errors import AgentUnavailable, AllAgentsUnavailable, BudgetExhausted, NoAnswer
 from pytest_autoresearch.records.proposal import Failure, Proposal, Usage
 from pytest_autoresearch.source import canonical
-from pytest_autoresearch.system.text import single_line
+from pytest_autoresearch.text import single_line
+
+CLOSING = 10.0  # seconds for a prefetched answer to end when the session does
 
 
 class Answer(NamedTuple):
-    """What came of asking all agents in turn."""
+    """The result of asking all agents in turn."""
 
     proposal: Proposal | None
-    """None if they have tried everything, or will not answer any more."""
+    """None if they have tried everything, or are unavailable."""
     usage: Usage
 
 
 class AgentChain:
-    """Asks one agent after the other until one has a proposal; registered as a plugin.
+    """Asks one agent after the other until one has a proposal.
 
     An agent that takes time is asked for the next proposal while a run trains, in a thread. If the run is
-    then kept, what was proposed on top of the old incumbent is merged with the new one; where both have
-    changed the same lines it is stale, and the agent is asked again.
+    kept, that proposal is merged with the new incumbent; if both changed the same lines it is stale, and the
+    agent is asked again.
 
-    Whatever asking has cost is in the usage of a proposal, that of a failed attempt in the next one's.
+    The chain does the accounting of all its agents: each answer is paid for once, in its :class:`Budget`.
+    The usage of a proposal includes the failed attempts before it.
     """
 
     def __init__(self, agents: Sequence[Agent]) -> None:
+        self.budget = Budget()
         self._agents = agents
         seen: Counter[str] = Counter()
         for agent in agents:
             name = single_line(agent.name, LONGEST_NAME - 3)
             seen[name] += 1
             agent.name = name if seen[name] == 1 else f"{name} {seen[name]}"
-        self._gone: dict[str, AgentUnavailable] = {}
-        self._ahead: Prefetch | None = None
-        self._answered: int | None = None  # the last trial that there was an answer for
-        self._owed = Usage()  # what is in no proposal yet
-        self._lock = threading.Lock()
-        self._before: float | None = None  # what the campaign had cost when this session began
-        self._paid = 0.0  # in this session
-        self._books: CostTotal | None = None
+        self._unavailable: dict[str, AgentUnavailable] = {}
+        self._prefetch: Prefetch | None = None
+        self._answered: int | None = None  # the last trial that this chain had an answer for
 
     @property
     def name(self) -> str:
@@ -61,177 +58,180 @@ class AgentChain:
         return ", then ".join(agent.name for agent in self._agents)
 
     def header(self, max_cost: float | None) -> Iterator[str]:
-        """Yield what there is to say before it begins: what agents can reach, and what limits them not."""
+        """Yield what agents can reach, and what the limit of costs does not see."""
         for agent in self._agents:
             if agent.sandbox == "none":
                 yield f"agent {agent.name}: NO SANDBOX! It can read and change whatever you can, the data too"
             elif agent.sandbox is not None:
                 yield f"agent {agent.name}: sandbox {agent.sandbox}, without this repository and the data"
             if agent.sandbox is not None and max_cost is not None:
-                yield f"agent {agent.name}: only what its output says that it has cost counts for the limit"
+                yield f"agent {agent.name}: the limit counts only the cost that its output states"
 
-    def open_books(self, books: CostTotal, owed: Usage) -> None:
-        """Write every payment to *books* from now on; what an earlier session *owed* is the next trial's."""
-        self._books = books
-        self._owed += owed
-        self._paid += owed.cost
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_autoresearch_propose(self, briefing: Briefing) -> Proposal | None:
-        """Return what the first agent that has an answer proposes, None when all have tried everything.
+    def propose(self, briefing: Briefing) -> Proposal | None:
+        """Return what the first agent with an answer proposes, None when all have tried everything.
 
         Raises:
-            NoneLeft: none will ever answer.
+            AllAgentsUnavailable: no agent will ever answer.
+            StorageError: the cost cannot be stored.
         """
-        answer = self._prepared(briefing) or self._asked(briefing)
-        usage, self._owed = self._owed + answer.usage, Usage()
-        proposal = answer.proposal
+        answer = self._prefetched(briefing) or self._ask(briefing)
+        self.budget.record()
+        usage, proposal = self.budget.attribute(answer.usage), answer.proposal
         if proposal is None:
-            reasons = tuple(f"{name}: {error}" for name, error in self._gone.items())
+            reasons = tuple(f"{name}: {error}" for name, error in self._unavailable.items())
+            failed = [error for error in self._unavailable.values() if not isinstance(error, BudgetExhausted)]
             if usage != Usage():  # a trial has to hold it
-                proposal = unanswered(briefing, reasons)
-            elif len(reasons) < len(self._agents) or all(
-                isinstance(e, BudgetExhausted) for e in self._gone.values()
-            ):
-                return None
-            else:
+                proposal = unanswered(reasons)
+            elif failed and len(reasons) == len(self._agents):
                 raise AllAgentsUnavailable("; ".join(reasons))
+            else:
+                return None
         self._answered = briefing.number
         return dataclasses.replace(proposal, usage=usage)
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_autoresearch_fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:
-        """Return what its author makes of a crashed proposal."""
-        author = failure.proposal.agent
-        for agent in self._agents:
-            if agent.name == author and author not in self._gone:
-                try:
-                    fixed = agent.fix(self._with_cost(briefing), failure)
-                except NoAnswer as error:
-                    reason = f"{author}: {error}"
-                    fixed = dataclasses.replace(
-                        failure.proposal, usage=error.usage or Usage(), unanswered=reason
-                    )
-                if fixed is not None:
-                    self._pay(fixed.usage)
-                    return dataclasses.replace(fixed, agent=author)
-        return None
+    def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:
+        """Return the repair of a crashed proposal by its author, None if it is none of these agents'.
 
-    def prepare(self, briefing: Briefing) -> None:
-        """Begin to ask for the trial of *briefing* if that takes time; the answer is fetched later.
-
-        The trial before has to be ours: where somebody else proposes, nobody may fetch it.
+        Raises:
+            StorageError: the cost cannot be stored.
         """
-        there = [agent for agent in self._agents if agent.name not in self._gone]
+        author = failure.proposal.agent
+        agents = [agent for agent in self._agents if agent.name == author]
+        if not agents or author in self._unavailable:
+            return None
+        try:
+            fixed = agents[0].fix(self._with_cost(briefing), failure)
+        except NoAnswer as error:
+            fixed = unanswered([f"{author}: {error}"], error.usage or Usage())
+        if fixed is None:
+            return None
+        self.budget.pay(fixed.usage)
+        self.budget.record()
+        return dataclasses.replace(fixed, agent=author)
+
+    def prefetch(self, briefing: Briefing) -> None:
+        """Begin to ask for the trial of *briefing* if that takes time; :meth:`propose` fetches the answer.
+
+        It does nothing if a hook made the proposal before: the hook's next one would make this one useless.
+        """
+        available = [agent for agent in self._agents if agent.name not in self._unavailable]
         ours = self._answered == briefing.number - 1
-        if ours and self._ahead is None and there and there[0].takes_time:
-            self._ahead = Prefetch(briefing, self._asked)
+        if ours and self._prefetch is None and available and available[0].takes_time:
+            self._prefetch = Prefetch(briefing, self._ask)
 
-    def last_words(self) -> Iterator[str]:
-        """Yield what there is to say at the end: who proposes no more, and what is in no trial."""
-        for name, reason in self._gone.items():
+    def remarks(self) -> Iterator[str]:
+        """Yield the lines for the end of a session: unavailable agents, and costs that are in no trial."""
+        for name, reason in self._unavailable.items():
             yield f"{name} proposes no more: {reason}"
-        ahead = self._ahead and self._ahead.answer_so_far()
-        owed = self._owed.cost + (ahead.usage.cost if ahead else 0.0)
-        if owed:
-            yield f"{owed:.2f} US dollars more were for answers that no trial has used"
+        waiting = self._prefetch and self._prefetch.answer
+        cost = self.budget.unattributed.cost + (waiting.usage.cost if waiting else 0.0)
+        if cost:
+            yield f"{cost:.2f} US dollars more were for answers that no trial has used"
 
-    @pytest.hookimpl
-    def pytest_unconfigure(self) -> None:
-        """Leave nothing behind."""
+    def close(self) -> None:
+        """Stop all agents, and record what a prefetched answer has cost. May be called twice.
+
+        Raises:
+            StorageError: the cost cannot be stored.
+        """
         for agent in self._agents:
             agent.close()
+        if self._prefetch is not None:
+            answer, self._prefetch = self._prefetch.wait(CLOSING), None
+            self.budget.unattributed += answer.usage if answer else Usage()
+        self.budget.record()
 
-    def _prepared(self, briefing: Briefing) -> Answer | None:
-        """Return what was prepared; None if nothing was, or it is stale."""
-        ahead, self._ahead = self._ahead, None
-        answer = None if ahead is None else ahead.answer()
-        if ahead is None or answer is None:
+    def _prefetched(self, briefing: Briefing) -> Answer | None:
+        """Return the prefetched answer; None if there is none, or it is stale."""
+        if self._prefetch is None:
             return None
-        proposal = answer.proposal and rebased(ahead.briefing, answer.proposal, briefing)
+        prefetch, answer = self._prefetch, self._prefetch.wait()
+        self._prefetch = None
+        if answer is None:
+            return None
+        proposal = answer.proposal and rebased(prefetch.briefing, answer.proposal, briefing)
         if proposal is None:
-            self._owed += answer.usage
+            self.budget.unattributed += answer.usage
             return None
         return Answer(proposal, answer.usage)
 
-    def _asked(self, briefing: Briefing) -> Answer:
+    def _ask(self, briefing: Briefing) -> Answer:
         usage, declined_by, exhausted = Usage(), [], False
         for agent in self._agents:
-            if agent.name in self._gone:
+            if agent.name in self._unavailable:
                 continue
             try:
                 proposal = agent.propose(self._with_cost(briefing))
             except NoAnswer as error:
                 if isinstance(error, AgentUnavailable):
-                    self._gone[agent.name] = error
-                usage += self._pay(error.usage or Usage())
+                    self._unavailable[agent.name] = error
+                self.budget.pay(error.usage or Usage())
+                usage += error.usage or Usage()
                 declined_by.append(f"{agent.name}: {error}")
                 continue
             if proposal is not None:
-                usage += self._pay(proposal.usage)
+                self.budget.pay(proposal.usage)
                 author = proposal.agent or agent.name
                 reasons = (*declined_by, *proposal.declined_by)
-                return Answer(dataclasses.replace(proposal, agent=author, declined_by=reasons), usage)
+                proposal = dataclasses.replace(proposal, agent=author, declined_by=reasons)
+                return Answer(proposal, usage + proposal.usage)
             exhausted = True
-        for_ever = exhausted or len(self._gone) == len(self._agents)
-        return Answer(None if for_ever else unanswered(briefing, declined_by), usage)
+        for_ever = exhausted or len(self._unavailable) == len(self._agents)
+        return Answer(None if for_ever else unanswered(declined_by), usage)
 
     def _with_cost(self, briefing: Briefing) -> Briefing:
-        """Return *briefing* with all that was paid, though no trial may hold it yet."""
-        with self._lock:
-            if self._before is None:
-                self._before = briefing.cost
-            return dataclasses.replace(briefing, cost=max(briefing.cost, self._before + self._paid))
-
-    def _pay(self, usage: Usage) -> Usage:
-        with self._lock:
-            self._paid += usage.cost
-        if self._books is not None:
-            self._books.pay(usage)
-        return usage
+        """Return *briefing* with all that was paid, in a stored trial or not."""
+        return dataclasses.replace(briefing, cost=self.budget.spent(briefing.cost))
 
 
 class Prefetch:
-    """An answer that is prepared while something else goes on."""
+    """An answer that a thread asks for while a run trains."""
 
     def __init__(self, briefing: Briefing, ask: Callable[[Briefing], Answer]) -> None:
         self.briefing = briefing
+        self.answer: Answer | None = None
+        """The answer; None while there is none, or if asking has failed: asking again will show why."""
         self._ask = ask
-        self._answer: Answer | None = None
-        # A daemon: when pytest is stopped, nobody waits for an answer.
-        self._thread = threading.Thread(target=self._prepare, daemon=True)
+        # A daemon: an agent that does not end must not keep pytest from ending.
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def answer(self) -> Answer | None:
-        """Wait for the answer; None if asking has failed: whoever asks again will see why."""
-        self._thread.join()
-        return self._answer
+    def wait(self, seconds: float | None = None) -> Answer | None:
+        """Wait for the answer, for so many *seconds* or as long as it takes, and return it."""
+        self._thread.join(seconds)
+        return self.answer
 
-    def answer_so_far(self) -> Answer | None:
-        """Return the answer if it is there."""
-        return self._answer
-
-    def _prepare(self) -> None:
+    def _run(self) -> None:
         with contextlib.suppress(Exception):
-            self._answer = self._ask(self.briefing)
+            self.answer = self._ask(self.briefing)
 
 
-def unanswered(briefing: Briefing, declined_by: Sequence[str]) -> Proposal:
-    """Return what stands for a proposal where there is none."""
+def unanswered(declined_by: Sequence[str], usage: Usage = Usage()) -> Proposal:  # noqa: B008 - it is frozen
+    """Return the proposal that stands for no answer."""
     reason = "; ".join(declined_by)
-    return Proposal(briefing.script, "no proposal", declined_by=tuple(declined_by), unanswered=reason)
+    return Proposal({}, "no proposal", usage=usage, declined_by=tuple(declined_by), unanswered=reason)
 
 
 def rebased(then: Briefing, proposal: Proposal, now: Briefing) -> Proposal | None:
-    """Return what was proposed *then* as if it were *now*; None if it is stale."""
+    """Return what was proposed *then* as a proposal for *now*; None if it is stale."""
     if then.number != now.number:
         return None
-    if proposal.unanswered:  # who has declined is not asked again for the same trial
+    if proposal.unanswered:  # an agent that declined is not asked again for the same trial
         return proposal
-    running = then.running.source if then.running is not None else ""
-    if canonical.digest(proposal.source) == canonical.digest(running):
+    if any(_digests(running.files) == _digests(proposal.files) for running in then.running):
         return None
-    if then.script == now.script:
-        return proposal
-    source = merged(then.script, now.script, proposal.source)
-    return None if source in {None, now.script} else dataclasses.replace(proposal, source=source)
+    files = dict(proposal.files)
+    for path, text in proposal.files.items():
+        old, new = then.files.get(path), now.files.get(path)
+        if old == new:
+            continue
+        if old is None or new is None or (both := merged(old, new, text)) is None:
+            return None
+        files[path] = both
+    if all(now.files.get(path) == text for path, text in files.items()):
+        return None
+    return dataclasses.replace(proposal, files=files)
+
+
+def _digests(files: Mapping[str, str]) -> dict[str, str]:
+    return {path: canonical.digest(text) for path, text in files.items()}

@@ -1,4 +1,4 @@
-"""The tuner with another agent beside it."""
+"""The tuner, with another agent beside it."""
 
 from __future__ import annotations
 
@@ -17,39 +17,38 @@ if TYPE_CHECKING:
 
 
 class Hybrid:
-    """Asks a language model as long as that pays, and the tuner otherwise.
+    """Asks a language model as long as its trials are kept, and the tuner otherwise.
 
-    The model is asked first, and again as long as its trials are kept ("win-stay", Robbins 1952). After one
-    that was not it waits for a trial of the tuner's, and for twice as many after each further one in a row
-    (exponential back-off): of two hundred trials, a model without a good idea gets eight. No answer counts as
-    such a trial, and so does one whose outcome is not known yet. In the study arXiv 2603.24647 CMA-ES with a
-    model in its place on three trials of ten, however they went, was the best of all methods.
+    The model is asked first, and again as long as its trials are kept ("win-stay", Robbins 1952). After a
+    trial that was not kept the tuner gets one trial, and twice as many after each further one in a row
+    (exponential back-off): of two hundred trials, a model without a good idea gets eight. A trial without an
+    answer, or whose outcome is not known yet, counts as not kept. In the study arXiv 2603.24647 the best
+    method was CMA-ES with a model in its place on three of ten trials, whatever their outcome.
 
-    Each sees what the other has tried: the tuner learns from every trial, takes up parts of the model's, and
-    tells the model what it has learned. Where the model has no answer, the tuner proposes; once the model
-    will not answer any more, it goes on alone.
+    The tuner learns from every trial, takes up parts of the model's, and tells the model what it has learned.
+    Where the model has no answer, the tuner proposes; if it becomes unavailable, the tuner goes on alone.
     """
 
     takes_time = True
 
     def __init__(self, model: Agent) -> None:
         self._model, self._tuner = model, Tuner()
-        self._gone: AgentUnavailable | None = None
+        self._unavailable: AgentUnavailable | None = None
         self.name = f"hybrid:{model.name}"
         self.sandbox = model.sandbox
 
     def propose(self, briefing: Briefing) -> Proposal | None:
         """Return the model's proposal or the tuner's; None if neither has one."""
-        if self._gone is not None or not self._is_models(briefing):
+        if self._unavailable is not None or not self._is_models(briefing):
             tuned = self._tuned(briefing)
-            if tuned is not None or self._gone is not None:
+            if tuned is not None or self._unavailable is not None:
                 return tuned  # else the model is all there is
         told = dataclasses.replace(briefing, advice=self._tuner.advice(briefing))
         try:
             proposal = self._model.propose(told)
         except NoAnswer as error:
             if isinstance(error, AgentUnavailable):
-                self._gone = error
+                self._unavailable = error
             instead = self._tuned(briefing)
             if instead is None:
                 raise
@@ -60,18 +59,18 @@ class Hybrid:
         return dataclasses.replace(proposal, agent=self.name)
 
     def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:
-        """Return the model's own proposal, mended; None for one of the tuner's.
+        """Return the model's repair of its own proposal; None for one of the tuner's.
 
         Raises:
             NoAnswer: it has no answer.
         """
-        if failure.proposal.agent != self.name or self._gone is not None:
+        if failure.proposal.agent != self.name or self._unavailable is not None:
             return None
         fixed = self._model.fix(briefing, failure)
         return fixed and dataclasses.replace(fixed, agent=self.name)
 
     def close(self) -> None:
-        """End what the model still works on."""
+        """Stop the model."""
         self._model.close()
 
     def _tuned(self, briefing: Briefing) -> Proposal | None:
@@ -79,10 +78,10 @@ class Hybrid:
         return proposal and dataclasses.replace(proposal, agent=self._tuner.name)
 
     def _is_models(self, briefing: Briefing) -> bool:
-        """Tell whether the trial is the model's; what came before decides, in every session alike."""
+        """Tell whether the trial is the model's, which the history decides, in every session alike."""
         before: list[tuple[Trial | Proposal, bool]] = []
         before += [(entry, entry.verdict == "kept") for entry in briefing.history]
-        before += [(briefing.running, False)] if briefing.running is not None else []
+        before += [(proposal, False) for proposal in briefing.running]
         waited = wait = 0
         for trial, kept in before:
             declined = any(reason.startswith(f"{self._model.name}: ") for reason in trial.declined_by)

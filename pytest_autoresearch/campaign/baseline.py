@@ -1,4 +1,4 @@
-"""``baseline.json``: what is to be beaten, one entry per platform."""
+"""``baseline.json``: the scores to beat, one entry per platform and metric."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
+from pytest_autoresearch.campaign.git import Repository
 from pytest_autoresearch.errors import BaselineFormatError
-from pytest_autoresearch.judging import judge
-from pytest_autoresearch.judging.judge import Estimate, Noise
-from pytest_autoresearch.records.measurement import Measurement
+from pytest_autoresearch.judging.noise import Estimate, Noise, gain_and_margin, tolerance
+from pytest_autoresearch.records.measurement import Measurement, format_score
 from pytest_autoresearch.records.overheads import Overheads
+from pytest_autoresearch.records.spec import ExperimentSpec
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,22 +24,21 @@ class Claim:
     start: tuple[Measurement, ...]
     final: tuple[Measurement, ...]
     gain: float
-    """The mean of the incumbent's runs less that of the start's."""
+    """The mean score of the incumbent's runs minus the mean of the start's."""
     margin: float
-    """Half the width of its 95 % interval."""
+    """Half the width of the 95 % interval of the gain."""
 
     @classmethod
     def of(cls, start: tuple[Measurement, ...], final: tuple[Measurement, ...], noise: Noise) -> Self:
-        """Compare the runs, of sealed ones on text that no verdict saw; its noise is taken to be alike."""
+        """Compare the runs; sealed ones by their scores on text that no verdict used, with the same noise."""
         before, after = ([run.claimed for run in runs] for runs in (start, final))
-        found = judge.GainEstimate.of(before, after, noise.pooled(before, after))
-        return cls(start, final, found.gain, found.margin)
+        return cls(start, final, *gain_and_margin(before, after, noise.pooled(before, after)))
 
     def __str__(self) -> str:
-        return str(judge.GainEstimate(self.gain, self.margin))
+        return f"{format_score(self.gain, '+')} ± {format_score(self.margin)}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is stored."""
+        """Return the stored JSON object."""
         return {
             "gain": _ten_digits(self.gain),
             "margin": _ten_digits(self.margin),
@@ -58,66 +58,75 @@ class Baseline:
     """The best version so far on one platform, and its measurements."""
 
     platform: Mapping[str, str]
-    """The machine, its software, the data and the budget, as ``prepare.py`` describes them."""
+    """Machine, software, data and budget, as ``prepare.py`` describes them."""
     metric: str
     commit: str
-    """A git revision whose tree holds the measured script: a hash, or a trial's ref."""
-    blob: str
-    """The git blob of the measured script, by which a changed script is told."""
+    """A git revision that holds the measured files: a hash, or a trial's ref."""
+    tree: str
+    """The id of the git tree of the measured editable files, which tells whether they are the same."""
     measurements: tuple[Measurement, ...]
-    """The runs that the version was kept for, the luckiest of many, or those of a first baseline."""
-    belief: Estimate
-    """Of its true score, the figure to be beaten: less lucky than the mean of these runs."""
+    """The runs that the version was kept for, which were selected for luck, or those of a first baseline."""
+    estimate: Estimate
+    """The estimate of its true score, which is to be beaten: less lucky than the mean of these runs."""
     noise: Noise
-    """Of one run on this platform."""
-    needs: Overheads | None = None
+    """The noise of one run on this platform."""
+    overheads: Overheads | None = None
     """What the runs of the platform's first baseline took beside training; None if scores are reported."""
     start: str | None = None
-    """The git blob of the script that its campaign began with; None until something is kept."""
+    """The commit that its campaign started from; None until something is kept."""
     claim: Claim | None = None
-    """What the campaign gained, once that is measured."""
+    """The gain of its campaign, once that is measured."""
 
     @classmethod
     def measured(
-        cls, platform: Mapping[str, str], metric: str, commit: str, blob: str, runs: tuple[Measurement, ...]
+        cls, platform: Mapping[str, str], metric: str, commit: str, tree: str, runs: tuple[Measurement, ...]
     ) -> Self:
-        """Return the record of a platform's first baseline, from at least two runs of one script."""
+        """Return the record of a platform's first baseline, from at least two runs of one version."""
         scores = [run.score for run in runs]
         noise = Noise.of(scores)
-        belief = Estimate.of(scores, noise)
-        return cls(platform, metric, commit, blob, runs, belief, noise, Overheads.of(runs))
+        estimate = Estimate.of(scores, noise)
+        return cls(
+            platform,
+            metric,
+            commit,
+            tree,
+            runs,
+            estimate,
+            noise,
+            Overheads.typical(run.overheads for run in runs),
+        )
 
-    def begun(self, runs: tuple[Measurement, ...]) -> Self:
-        """Return the record with which another campaign begins: with fresh *runs*, and nothing gained."""
-        belief = self.belief
+    def started(self, runs: tuple[Measurement, ...]) -> Self:
+        """Return the record that another campaign starts with: with fresh *runs*, and nothing gained."""
+        estimate = self.estimate
         for run in runs:
-            belief = belief.updated(run.score, self.noise)
-        return dataclasses.replace(self, belief=belief, start=None, claim=None)
+            estimate = estimate.updated(run.score, self.noise)
+        return dataclasses.replace(self, estimate=estimate, start=None, claim=None)
 
     @property
     def tolerance(self) -> float:
         """How far a fresh run may lie from the mean for the figure to have reproduced."""
-        return judge.tolerance(self.belief, self.noise)
+        return tolerance(self.estimate, self.noise)
 
     def is_of(self, platform: Mapping[str, str], metric: str) -> bool:
-        """Tell whether the record was measured on *platform*, for *metric*."""
+        """Return whether the record was measured on *platform*, for *metric*."""
         return self.platform == platform and self.metric == metric
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is stored."""
+        """Return the stored JSON object."""
         document = {
             "platform": dict(self.platform),
             "metric": self.metric,
             "commit": self.commit,
-            "blob": self.blob,
-            "mean": _ten_digits(self.belief.mean),
-            "error": _ten_digits(self.belief.error),
-            "spread": _ten_digits(self.noise.spread),
-            "freedom": self.noise.freedom,
+            "tree": self.tree,
+            "mean": _ten_digits(self.estimate.mean),
+            "std": _ten_digits(self.estimate.std),
+            "noise_std": _ten_digits(self.noise.std),
+            "noise_dof": self.noise.dof,
             "measurements": [run.to_json() for run in self.measurements],
         }
-        if self.needs is not None:
-            document["needs"] = self.needs.to_json()
+        if self.overheads is not None:
+            document["overheads"] = self.overheads.to_json()
         if self.start is not None:
             document["start"] = self.start
         if self.claim is not None:
@@ -131,11 +140,11 @@ class Baseline:
             platform={str(key): str(value) for key, value in document["platform"].items()},
             metric=document["metric"],
             commit=document["commit"],
-            blob=document["blob"],
+            tree=document["tree"],
             measurements=tuple(map(Measurement.from_json, document["measurements"])),
-            belief=Estimate(float(document["mean"]), float(document["error"])),
-            noise=Noise(float(document["spread"]), int(document["freedom"])),
-            needs=Overheads.from_json(document["needs"]) if "needs" in document else None,
+            estimate=Estimate(float(document["mean"]), float(document["std"])),
+            noise=Noise(float(document["noise_std"]), int(document["noise_dof"])),
+            overheads=Overheads.from_json(document["overheads"]) if "overheads" in document else None,
             start=document.get("start"),
             claim=Claim.from_json(document["claim"]) if "claim" in document else None,
         )
@@ -161,6 +170,15 @@ def read(text: str | None) -> list[Baseline]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"baseline.json cannot be read ({type(error).__name__}: {error}): restore it from git"
         raise BaselineFormatError(msg) from error
+
+
+def records_at(repository: Repository, spec: ExperimentSpec, revision: str) -> list[Baseline]:
+    """Return the records of a commit.
+
+    Raises:
+        BaselineFormatError: they are torn, or of another version.
+    """
+    return read(repository.committed(repository.prefix_of(spec) + spec.baseline, revision))
 
 
 def find(records: list[Baseline], platform: Mapping[str, str], metric: str) -> Baseline | None:

@@ -1,55 +1,62 @@
-"""What answers of agents have cost, whatever became of the trials that they were for."""
+"""The total cost of a campaign's proposals, stored apart from its trials."""
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable
 
 from pytest_autoresearch.campaign.git import Repository
+from pytest_autoresearch.campaign.refs import CampaignRefs
+from pytest_autoresearch.errors import RepositoryError
 from pytest_autoresearch.records.proposal import Usage
 from pytest_autoresearch.system.signals import deferred
 
 
 class CostTotal:
-    """The sum of all that a campaign has paid for, in a ref of its own.
+    """The sum of all payments of a campaign, in a ref of its own.
 
-    A trial's commit holds what its proposal has cost, but not before its verdict: the sum is written when an
-    answer comes. What it is ahead of the trials is owed, and goes to the next trial.
+    A trial's commit holds the cost of its proposal, but only after its verdict. The total is stored when an
+    answer is paid. What it exceeds the trials by is unattributed, and goes to the next trial.
     """
 
-    def __init__(self, repository: Repository, ref: str) -> None:
-        """Read the sum at *ref*, a full name.
+    def __init__(self, repository: Repository, refs: CampaignRefs) -> None:
+        """Read the total.
 
         Raises:
-            ValueError: it is none.
+            RepositoryError: the ref leads to something else.
         """
-        self._repository, self._ref = repository, ref
-        self._lock = threading.Lock()  # answers come from a thread as well
-        self._blob = repository.refs(ref).get(ref)
+        self._repository, self._ref = repository, refs.costs
+        self.is_stored = True
+        """Whether the ref holds the total: not after an error of the disk."""
+        [text] = repository.texts(self._ref)
+        self._blob = None if text is None else repository.git.ids(self._ref)[0]
         try:
-            text = "{}" if self._blob is None else repository.text(self._blob, ref)
-            self.paid = Usage(**json.loads(text))
-        except TypeError as error:
-            raise ValueError(error) from error
-        if not self.paid.is_sound:
-            raise ValueError(f"{self.paid} cannot be")
+            self.total = Usage(**json.loads(text or "{}"))
+        except (TypeError, ValueError) as error:
+            raise self._unsound(error) from error
+        if not self.total.is_sound:
+            raise self._unsound(self.total)
 
-    def owed(self, trials: Iterable[Usage]) -> Usage:
+    def unattributed(self, trials: Iterable[Usage]) -> Usage:
         """Return what was paid and is in none of the *trials*."""
         held = Usage()
         for usage in trials:
             held += usage
-        pairs = zip(self.paid.counts, held.counts, strict=True)
+        pairs = zip(self.total.counts, held.counts, strict=True)
         # Rounded, for sums of the same dollars in another order differ by a hair.
         return Usage(*(max(round(paid - known, 9), 0) for paid, known in pairs))
 
-    def pay(self, usage: Usage) -> None:
-        """Add what an answer has cost; on return it is stored."""
-        if usage == Usage():
+    def add(self, usage: Usage) -> None:
+        """Add a payment; on return it is stored. If that fails, the next call stores it too."""
+        if usage == Usage() and self.is_stored:
             return
-        with self._lock, deferred():
-            self.paid += usage
-            blob = self._repository.store(json.dumps(self.paid.to_json()).encode())
+        with deferred():
+            self.total += usage
+            self.is_stored = False
+            [blob] = self._repository.store(json.dumps(self.total.to_json()).encode())
             self._repository.move({self._ref: (self._blob, blob)})
-            self._blob = blob
+            self._blob, self.is_stored = blob, True
+
+    def _unsound(self, reason: object) -> RepositoryError:
+        relief = f"delete it with 'git update-ref -d {self._ref}'"
+        return RepositoryError(f"{self._ref} is no sum of costs ({reason})", hint=relief)

@@ -1,4 +1,13 @@
-"""Whether a run is hopeless, from the losses that it prints. Pure."""
+"""Ending runs early whose printed loss is hopelessly high. Pure.
+
+    i      tenth of the budget, 1 to 9
+    l_i    loss of a run at tenth i; b_i: the incumbent's
+    r_i    standard deviation of l_i over identical runs, n of them
+    M_i    margin at tenth i: SAFETY · max(l_i - b_i) over good trials + t₀.₉₅(n-1) · r_i · √2
+
+A run is ended at tenth i if l_i - b_i > M_i. A trial is good if it was kept, or if its score is within
+``REACH`` standard deviations of the incumbent's.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +16,23 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
-from pytest_autoresearch.judging.judge import t_quantile
+from pytest_autoresearch.judging.noise import t_quantile
 from pytest_autoresearch.records.measurement import format_score
+from pytest_autoresearch.records.spec import Direction
 
 Points: TypeAlias = Sequence[float | None]
 """The loss at each tenth of the budget, from 0.1 to 0.9; None where none was printed."""
 
 TENTHS = 9
-EARLIEST = 3  # tenths of the budget before which no run is ended: warm-ups and crossings are over by then
+EARLIEST = 3  # the first tenth at which a run may end: warm-ups are over by then
 EVIDENCE = 5  # good trials before the first run is ended; with one, twice as many keepers were lost
-SAFETY = 2.0  # times the largest excess that was ever made up for
-REACH = 2  # spreads of the noise within which a score counts as good as the incumbent's
+SAFETY = 2.0
+REACH = 2
 
-LONGEST = 2000  # characters of a line that are looked at
-HIGHEST = 1e9  # a loss beyond it is no loss
+MAX_LINE = 2000  # characters of a line that are read
+MAX_LOSS = 1e9
 
 _SHARE = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d{0,9})?) {0,3}%")
 _IN_BRACKETS = re.compile(r"\( {0,3}(\d{1,3}(?:\.\d{0,9})?) {0,3}%")
@@ -34,9 +44,9 @@ _LOSS = re.compile(
 class Curve:
     """The loss curve of a run, read from the lines that it prints.
 
-    A line counts that has a per cent, the share of the budget that is used (the first in brackets if
-    there is one), and ``loss: NUMBER``: ``step 00010 (12.3%) | loss: 4.1234 | ...``. What else is on it,
-    and in which order, does not matter. No line is refused, and none takes long.
+    A line counts if it has a per cent, the used share of the budget (the first one in brackets, if there is
+    one), and ``loss: NUMBER``: ``step 00010 (12.3%) | loss: 4.1234 | ...``. Their order and the rest of the
+    line do not matter. No line raises an exception, and none takes long.
     """
 
     def __init__(self) -> None:
@@ -49,14 +59,14 @@ class Curve:
         return tuple(self._points)
 
     def add(self, line: str) -> None:
-        """Take another line in; it is passed over if it tells no loss, or goes back in time."""
-        line = line[:LONGEST]
+        """Read another line. It is ignored if it has no loss, or goes back in time."""
+        line = line[:MAX_LINE]
         share = _IN_BRACKETS.search(line) or _SHARE.search(line)
-        told = _LOSS.search(line)
-        if share is None or told is None:
+        printed = _LOSS.search(line)
+        if share is None or printed is None:
             return
-        percent, loss = float(share[1]), float(told[1])
-        if not self._furthest <= percent <= 100 or not abs(loss) <= HIGHEST:
+        percent, loss = float(share[1]), float(printed[1])
+        if not self._furthest <= percent <= 100 or not abs(loss) <= MAX_LOSS:
             return
         self._furthest = percent
         tenth = int(percent // 10)
@@ -66,7 +76,7 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CurvePair:
-    """A trial that ran to its end and was measured, beside the incumbent that it was judged against."""
+    """A measured trial that ran to its end, and the incumbent that it was judged against."""
 
     points: Points
     score: float
@@ -75,66 +85,88 @@ class CurvePair:
     kept: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class Margins:
-    """How far a loss may lie above the incumbent's, learned from the trials that made up for it.
+    """How far a loss may lie above the incumbent's, learned from trials that made up for it.
 
-    At each tenth of the budget it is :data:`SAFETY` times the largest excess of any trial that ended
-    kept or within :data:`REACH` spreads of the incumbent's score, and in addition what identical runs
-    differ by: the one-sided 95 % limit (Student's t) from *repeats*, the curves of runs of one script.
-    A curve that is worse at first and better at last, as with a higher learning rate, widens it.
-
-    There is none before :data:`EVIDENCE` such trials were measured, or with fewer than two repeats: then
-    no run is ended. What it cannot know is a trial that starts worse than every good one before it and
-    would still have won: the first of its kind is lost. A trial that was ended teaches nothing.
-
-    Args:
-        repeats: of one script, the baseline's.
-        spread: the standard deviation of the final score of identical runs.
-        direction: of the final score; a lower loss is always better.
+    A curve that is worse at first and better at last, as with a higher learning rate, widens the margin.
+    There is no margin, and no run is ended, before :data:`EVIDENCE` good trials or with fewer than two
+    repeats of one script. A trial that was ended early teaches nothing. The first trial that starts worse
+    than every good one before it, and would still have won, is lost.
     """
 
-    def __init__(
-        self, repeats: Iterable[Points], spread: float, direction: Literal["minimize", "maximize"]
-    ) -> None:
-        self._reach = REACH * spread
-        self._sign = 1 if direction == "minimize" else -1
-        self._noise = [_noise(losses) for losses in zip(*map(_whole, repeats), strict=True)] or [
-            None
-        ] * TENTHS
-        self._blind = all(noise is None for noise in self._noise)
-        self._good = [0] * TENTHS
-        # A trial that was ahead all the way does not say how far behind one may be: never below 0.
-        self._largest = [0.0] * TENTHS
+    reach: float
+    sign: Literal[1, -1]
+    """-1 if a higher score is better; a lower loss always is."""
+    noise: tuple[float | None, ...]
+    """The noise term of each margin; None if unknown."""
+    good: tuple[int, ...] = (0,) * TENTHS
+    """Number of good trials with a loss at each tenth."""
+    largest: tuple[float, ...] = (0.0,) * TENTHS
+    """The largest excess of a good trial. It is never below 0: a trial that was always ahead says nothing
+    about how far behind one may be."""
 
-    def learn(self, trial: CurvePair) -> None:
-        """Take in a trial that was measured."""
-        if self._blind:
-            return
-        behind = self._sign * (trial.score - trial.incumbent_score)
-        if not trial.kept and behind > self._reach:
-            return
-        for i, excess in enumerate(_excesses(trial.points, trial.incumbent_points)):
-            if excess is not None:
-                self._good[i] += 1
-                self._largest[i] = max(self._largest[i], excess)
+    @classmethod
+    def learned(
+        cls, trials: Iterable[CurvePair], repeats: Iterable[Points], std: float, direction: Direction
+    ) -> Self:
+        """Learn from every trial of a campaign.
+
+        Args:
+            trials: those that ran to their end, oldest first.
+            repeats: loss curves of identical runs, the baseline's.
+            std: the noise of the score.
+            direction: of better scores.
+        """
+        noise = tuple(_noise(losses) for losses in zip(*map(_whole, repeats), strict=True))
+        margins = cls(REACH * std, 1 if direction == "minimize" else -1, noise or (None,) * TENTHS)
+        for trial in trials:
+            margins = margins.after(trial)
+        return margins
+
+    def after(self, trial: CurvePair) -> Self:
+        """Learn from one more trial."""
+        if not trial.kept and self.sign * (trial.score - trial.incumbent_score) > self.reach:
+            return self
+        excesses = _excesses(trial.points, trial.incumbent_points)
+        return dataclasses.replace(
+            self,
+            good=tuple(n + (x is not None) for n, x in zip(self.good, excesses, strict=True)),
+            largest=tuple(max(m, x or 0.0) for m, x in zip(self.largest, excesses, strict=True)),
+        )
 
     def at(self, tenth: int) -> float | None:
-        """Return the margin at 1 to 9 tenths of the budget, in the unit of the loss; None for no end."""
-        noise = self._noise[tenth - 1]
-        if tenth < EARLIEST or noise is None or self._good[tenth - 1] < EVIDENCE:
+        """Return the margin at 1 to 9 tenths of the budget, in the unit of the loss, or None."""
+        noise = self.noise[tenth - 1]
+        if tenth < EARLIEST or noise is None or self.good[tenth - 1] < EVIDENCE:
             return None
-        return SAFETY * self._largest[tenth - 1] + noise
+        return SAFETY * self.largest[tenth - 1] + noise
 
-    def ended_at(self, points: Points, incumbent: Points) -> int | None:
-        """Return at how many tenths of the budget a run of this whole curve would have been ended."""
-        if self._blind:
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PruneRule:
+    """End a run whose loss is too far above the incumbent's at the same share of the budget."""
+
+    incumbent_curve: Points
+    margins: Margins
+
+    def __call__(self, points: Points) -> str | None:
+        """Return in one line why a run with this curve so far should end; None lets it go on.
+
+        Only the last point counts.
+        """
+        excesses = _excesses(points, self.incumbent_curve)
+        tenth = max((i for i, point in enumerate(_whole(points), 1) if point is not None), default=0)
+        if (
+            tenth == 0
+            or (excess := excesses[tenth - 1]) is None
+            or (margin := self.margins.at(tenth)) is None
+        ):
             return None
-        shown: list[float | None] = []
-        for point in _whole(points):
-            shown.append(point)
-            if point is not None and prune_reason(shown, incumbent, self) is not None:
-                return len(shown)
-        return None
+        if not excess > margin:
+            return None
+        at = f"at {10 * tenth} % its loss is {format_score(excess)} above the incumbent's"
+        return f"{at}, the margin is {format_score(margin)}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,59 +182,37 @@ class PruningBacktest:
     """Kept trials that would have been ended."""
 
     def __str__(self) -> str:
-        """Say it in a clause: ``pruning would have ended 9 of 24 runs and none of 3 kept ones``."""
-        runs, kept = (
-            f"{self.ended} of {self.trials} runs",
-            f"{self.killed or 'none'} of {self.kept} kept ones",
-        )
-        return f"pruning would have ended {runs} and {kept}"
-
-
-def prune_reason(points: Points, incumbent: Points, margins: Margins) -> str | None:
-    """Return in one line why a run with this curve so far should end, None if it should go on.
-
-    Only the last of its points counts. No margin, or no loss of the incumbent's there, and it goes on.
-    """
-    excesses = _excesses(points, incumbent)
-    tenth = max((i for i, point in enumerate(_whole(points), 1) if point is not None), default=0)
-    if tenth == 0 or (excess := excesses[tenth - 1]) is None or (margin := margins.at(tenth)) is None:
-        return None
-    if not excess > margin:
-        return None
-    at = f"at {10 * tenth} % its loss is {format_score(excess)} above the incumbent's"
-    return f"{at}, the margin is {format_score(margin)}"
+        runs = f"{self.ended} of {self.trials} runs"
+        return f"pruning would have ended {runs} and {self.killed or 'none'} of {self.kept} kept ones"
 
 
 def backtest(
-    history: Iterable[CurvePair],
-    repeats: Iterable[Points],
-    spread: float,
-    direction: Literal["minimize", "maximize"],
+    trials: Iterable[CurvePair], repeats: Iterable[Points], std: float, direction: Direction
 ) -> PruningBacktest:
-    """Go through the measured trials of a campaign, each with margins from those before it.
+    """Prune the trials of a campaign afterwards, each with margins from those before it.
 
-    *repeats*, *spread* and *direction* are as for :class:`Margins`. A trial that would have been ended
-    teaches nothing to those after it, as if it had been; but each is held against the incumbent that
-    there was, also where pruning would have ended that one.
+    The arguments are those of :meth:`Margins.learned`. A trial that would have been ended teaches nothing.
+    Each is compared with its actual incumbent, even if pruning would have ended that one.
     """
-    margins = Margins(repeats, spread, direction)
-    trials = ended = kept = killed = 0
+    margins = Margins.learned((), repeats, std, direction)
+    count = ended = kept = killed = 0
     saved = 0.0
-    for trial in history:
-        trials += 1
+    for trial in trials:
+        count += 1
         kept += trial.kept
-        tenth = margins.ended_at(trial.points, trial.incumbent_points)
+        rule = PruneRule(trial.incumbent_points, margins)
+        tenth = next((tenth for tenth in range(1, TENTHS + 1) if rule(trial.points[:tenth])), None)
         if tenth is None:
-            margins.learn(trial)
+            margins = margins.after(trial)
         else:
             ended += 1
             killed += trial.kept
             saved += 1 - tenth / 10
-    return PruningBacktest(trials, ended, saved / max(trials, 1), kept, killed)
+    return PruningBacktest(count, ended, saved / max(count, 1), kept, killed)
 
 
 def _whole(points: Points) -> list[float | None]:
-    """Return exactly nine points, each of them a number or None."""
+    """Return nine points, each of them a finite number or None."""
     known = [point if point is not None and math.isfinite(point) else None for point in points[:TENTHS]]
     return known + [None] * (TENTHS - len(known))
 
@@ -213,7 +223,7 @@ def _excesses(points: Points, incumbent: Points) -> list[float | None]:
 
 
 def _noise(losses: Iterable[float | None]) -> float | None:
-    """Return how far two runs of one script may lie apart by chance; None with fewer than two."""
+    """Return how far two identical runs may lie apart by chance, one-sided 95 %; None with fewer than two."""
     known = [loss for loss in losses if loss is not None]
     if len(known) < 2:
         return None

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pytest_autoresearch import settings
-from pytest_autoresearch.plugin import hookspecs
+from pytest_autoresearch.plugin import hookspecs, options
+from pytest_autoresearch.plugin.translation import configuring, stopped_by_signals
 
 if TYPE_CHECKING:
     from pytest_autoresearch.records.trial import Verdict
+    from pytest_autoresearch.settings import Settings
 
-# How pytest shows what an item says of itself: a letter, and a colour.
+# How pytest shows the outcome of an item: a letter, and a colour.
 SHOWN: dict[Verdict | Literal["passed"], tuple[str, dict[str, bool]]] = {
     "passed": (".", {"green": True}),
     "kept": ("K", {"green": True, "bold": True}),
@@ -27,7 +28,7 @@ SHOWN: dict[Verdict | Literal["passed"], tuple[str, dict[str, bool]]] = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    settings.add_options(parser)
+    options.add_options(parser)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -38,42 +39,46 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "experiment: a timed run of the experiment (set by pytest-autoresearch)"
     )
-    config.stash[settings.KEY] = chosen = settings.Settings.of(config)
-    if chosen.research or chosen.replay is not None:
-        from pytest_autoresearch.errors import RepositoryError, StorageError
-
-        try:
-            _configure_replay(config, chosen) if chosen.replay else _configure_research(config, chosen)
-        except RepositoryError as error:
-            raise pytest.UsageError(str(error)) from error
-        except StorageError as error:
-            pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
-    if chosen.asked and not chosen.research:
+    with configuring():
+        config.stash[options.SETTINGS] = settings = options.read(config)
+        if settings.replay:
+            _configure_replay(config, settings)
+        elif settings.research:
+            _configure_research(config, settings)
+    if settings.asked and not settings.research:
         # A test file that cannot be imported is no reason not to measure; the exit code tells of it.
         config.option.continue_on_collection_errors = True
-    if chosen.asked and config.getoption("verbose", None) == 0:  # no such option under -p no:terminal
+    if settings.asked and config.getoption("verbose", None) == 0:  # no such option under -p no:terminal
         config.option.verbose = 1  # a line an item, with its figures; -q still gives a letter each
 
 
-def _configure_research(config: pytest.Config, chosen: settings.Settings) -> None:
-    from pytest_autoresearch.agents import registry
+def _configure_research(config: pytest.Config, settings: Settings) -> None:
+    from pytest_autoresearch.plugin import agents
     from pytest_autoresearch.plugin.session import ResearchSession
 
-    panel = registry.register(chosen, config.pluginmanager)
-    config.pluginmanager.register(ResearchSession(config, chosen, panel), "autoresearch-research")
-    config.args = [f"{chosen.script}::baseline"]
+    chain = agents.register(settings, config.pluginmanager)
+    config.pluginmanager.register(ResearchSession(config, settings, chain), "autoresearch-research")
+    config.args = [f"{settings.spec.path}::baseline"]
 
 
-def _configure_replay(config: pytest.Config, chosen: settings.Settings) -> None:
-    from pytest_autoresearch.plugin.replay import STORED_TRIAL, StoredTrial
+def _configure_replay(config: pytest.Config, settings: Settings) -> None:
+    from pytest_autoresearch.campaign.git import Repository
+    from pytest_autoresearch.campaign.history import StoredTrial
+    from pytest_autoresearch.plugin.replay import STORED_TRIAL
 
-    config.stash[STORED_TRIAL] = StoredTrial.of(chosen)
-    config.args = [f"{chosen.script}::replay"]
+    assert settings.replay is not None
+    repository = Repository.of(settings.spec.path)
+    config.stash[STORED_TRIAL] = StoredTrial.load(repository, settings.spec, *settings.replay)
+    config.args = [f"{settings.spec.path}::replay"]
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    chosen = config.stash[settings.KEY]
-    return chosen.header() if chosen.asked else []
+    settings = config.stash[options.SETTINGS]
+    if not settings.asked:
+        return []
+    from pytest_autoresearch.plugin.header import header
+
+    return header(settings)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,8 +86,8 @@ def pytest_collect_file(
     file_path: Path, parent: pytest.Collector
 ) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
     collectors = yield
-    if parent.config.stash[settings.KEY].names(file_path):
-        from pytest_autoresearch.plugin.items import ExperimentFile
+    if parent.config.stash[options.SETTINGS].is_script(file_path):
+        from pytest_autoresearch.plugin.collector import ExperimentFile
 
         # In place of whatever else collects it: pytest's own collectors import the file.
         return [ExperimentFile.from_parent(parent, path=file_path)]
@@ -91,8 +96,12 @@ def pytest_collect_file(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    chosen = config.stash[settings.KEY]
-    idle = [item for item in items if item.name.split("[")[0] not in chosen.asked and chosen.names(item.path)]
+    settings = config.stash[options.SETTINGS]
+    idle = [
+        item
+        for item in items
+        if item.name.split("[")[0] not in settings.asked and settings.is_script(item.path)
+    ]
     if idle:
         config.hook.pytest_deselected(items=idle)
         items[:] = [item for item in items if item not in idle]
@@ -100,25 +109,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    chosen = session.config.stash[settings.KEY]
-    mine = chosen.asked and any(chosen.names(item.path) for item in session.items)
-    if chosen.planning or chosen.research or not mine:  # research opens its own
+    settings = session.config.stash[options.SETTINGS]
+    is_ours = settings.asked and any(settings.is_script(item.path) for item in session.items)
+    if settings.planning or settings.research or not is_ours:  # research opens its own
         return (yield)
     from pytest_autoresearch.plugin.preparing import opened_experiment
-    from pytest_autoresearch.system.signals import stoppable
 
     revision = "HEAD"
-    if chosen.replay:
+    if settings.replay:
         from pytest_autoresearch.plugin.replay import STORED_TRIAL
 
-        revision = session.config.stash[STORED_TRIAL].entry.commit
-    with stoppable(), opened_experiment(session, chosen, revision):
+        revision = session.config.stash[STORED_TRIAL].trial.commit
+    with stopped_by_signals(), opened_experiment(session, settings, revision):
         return (yield)
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
-    # pytest-timeout says how long; the run's own reader holds the clock, so that the run is what ends.
+    # pytest-timeout says how long; the executor holds the clock, so that the run is what ends.
     if item.get_closest_marker("experiment") is None or not hasattr(item, "limit"):
         return None
     item.limit = settings.timeout
@@ -138,6 +146,9 @@ def pytest_runtest_makereport(
             # An expected failure, as xfail reports it: -x, --lf, JUnit and the exit code know what to do.
             # Its reason is empty, for pytest shows only what is left of one at the end of a line.
             report.outcome, report.wasxfail = "skipped", ""
+    if call.when == "call" and (times := getattr(item, "autoresearch_times", None)):
+        report.start, report.stop = times
+        report.duration = report.stop - report.start
     return report
 
 

@@ -24,7 +24,7 @@ def pytest_autoresearch_propose(config: pytest.Config, briefing: Briefing) -> Pr
 
         def pytest_autoresearch_propose(briefing):
             if briefing.number == 1:
-                return Proposal(briefing.script.replace("DEPTH = 4", "DEPTH = 3"), "DEPTH 4 -> 3")
+                return Proposal(briefing.edit("DEPTH = 4", "DEPTH = 3"), "DEPTH 4 -> 3")
 
     An exception ends the campaign with exit code 1.
     """
@@ -32,7 +32,7 @@ def pytest_autoresearch_propose(config: pytest.Config, briefing: Briefing) -> Pr
 
 @pytest.hookspec(firstresult=True)
 def pytest_autoresearch_fix(config: pytest.Config, briefing: Briefing, failure: Failure) -> Proposal | None:
-    """Return a proposal that crashed, mended; the first answer that is not None is taken.
+    """Return a repaired version of a proposal that crashed; the first answer that is not None is taken.
 
     Called up to three times for a trial, each time with the latest crash; the briefing is the one that the
     trial was proposed for. When every implementation answers None, the trial is given up as crashed, and

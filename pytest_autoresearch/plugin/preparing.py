@@ -8,25 +8,20 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import pytest
-
-from pytest_autoresearch.errors import RepositoryError, RunFailed, StorageError
+from pytest_autoresearch.errors import FAILED, RepositoryError, RunError, RunFailed, StorageError
+from pytest_autoresearch.plugin.experiment import EXPERIMENT, Experiment
+from pytest_autoresearch.plugin.header import TRUST
 from pytest_autoresearch.plugin.progress import LiveLine
-from pytest_autoresearch.runs.experiment import KEY, Experiment
+from pytest_autoresearch.plugin.translation import end
 from pytest_autoresearch.sandbox import gpus
-from pytest_autoresearch.system.text import single_line
+from pytest_autoresearch.text import single_line
 
 if TYPE_CHECKING:
-    from pytest_autoresearch.records.measurement import Trust
+    import pytest
+
     from pytest_autoresearch.settings import Settings
 
 PROGRESS = re.compile(r"\d%\|")  # a bar: it is going to be overwritten
-
-
-TRUST: dict[Trust, str] = {
-    "sealed": "trust: sealed, {metric} is computed outside the run",
-    "reported": "trust: reported, {metric} is what the script prints",
-}
 
 
 @contextlib.contextmanager
@@ -50,16 +45,17 @@ def opened_experiment(
                 reporter.write_line(f"prepare.py: {single_line(line)}")
 
         try:
-            session.stash[KEY] = experiment = Experiment.of(settings, show, revision)
-            experiment.start_scorer()
-        except (RunFailed, RepositoryError, StorageError) as error:
-            reason = f"prepare.py failed, {error}" if isinstance(error, RunFailed) else str(error)
-            pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)
+            session.stash[EXPERIMENT] = experiment = Experiment.open(settings, show, revision)
+        except RunFailed as error:
+            end(RunError(f"prepare.py failed, {error}"))
+        except (RepositoryError, StorageError) as error:
+            end(error, exit_code=FAILED)
+    site = experiment.site
     if reporter is not None and reporter.verbosity >= 0:
-        reporter.write_line(TRUST[experiment.trust].format(metric=settings.metric))
-        if experiment.no_gpu and (line := gpus.unused(experiment.no_gpu, os.environ)):
+        reporter.write_line(TRUST[site.trust].format(metric=settings.spec.metric))
+        if site.no_gpu and (line := gpus.unused(site.no_gpu, os.environ)):
             reporter.write_line(line)
-        if copies := experiment.conditions.copies:  # else nobody would know why something cannot be read
+        if copies := site.copies:  # else nobody would know why something cannot be read
             more = f" and {len(copies) - 1} more" * (len(copies) > 1)
             reporter.write_line(f"hidden: copies of held-out data, {single_line(str(copies[0]))}{more}")
     try:

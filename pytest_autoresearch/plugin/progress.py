@@ -8,7 +8,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING, Any, Self
 
-from pytest_autoresearch.system.text import MARK, single_line
+from pytest_autoresearch.text import MARK, single_line
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,7 +43,12 @@ class LiveLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove the line."""
         if self._drawn:
+            self._drawn = False
             self._draw("")
 
     def update(self, line: str) -> None:
@@ -61,8 +66,10 @@ class LiveLine:
                 self._reporter.write(f"\n  {self._name}: {text}", flush=True)
                 self._reporter.currentfspath = -2
 
-    def quote(self, line: str) -> None:
-        """Show a line that a run has printed, marked as such, if it is time to."""
+    def quote(self, line: str, name: str = "") -> None:
+        """Show a line that a run has printed, marked as such, if it is time to; *name* is that of the run."""
+        if name:
+            self._name = name
         if line.strip():
             self.update(MARK + line)
 

@@ -10,13 +10,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pytest_autoresearch.records.overheads import Overheads
-from pytest_autoresearch.system.text import single_line
+from pytest_autoresearch.text import single_line
+
+LARGEST_MODEL = 2 << 30  # bytes of a sealed model's file
 
 Trust = Literal["sealed", "reported"]
 """Who computed the score: the harness, from a sealed model, or the script, which reports it."""
 
+Split = Literal["val", "claim"]
+"""Part of the validation data: verdicts are made on ``val``, claims on ``claim``, which no verdict sees."""
+
 LARGEST_SCORE = 1e100  # on either side of 0; the square of a larger one may be no float, and noise is squares
-# A run may print any number. More than this no machine has, and no run takes.
+# A run may print any number. No machine has more than this, and no run takes more.
 MOST = {"training_seconds": 1e9, "memory_mb": 1e9, "training_tokens": 1e18, "steps": 1e15}
 
 
@@ -36,7 +41,7 @@ class Scored:
         """Rebuild an answer.
 
         Raises:
-            ValueError: it is none, or not finite.
+            ValueError: the document is no answer, or not finite.
         """
         match document:
             case {"score": float(score), "predicting": float(predicting), "nodes": int(nodes)}:
@@ -65,10 +70,10 @@ class Measurement:
     """Optimizer steps."""
     trust: Trust = "reported"
     sandbox: str = "none"
-    """What kept the run from everything else: ``bwrap``, ``landlock`` or ``none``."""
+    """Which sandbox the run was in: ``bwrap``, ``landlock`` or ``none``."""
     claim: float | None = None
     """The metric on text that no verdict is made on, of a sealed run that a claim is made with."""
-    needs: Overheads | None = None
+    overheads: Overheads | None = None
     """What it took beside its training, of a sealed run."""
     curve: tuple[float | None, ...] = ()
     """The loss at each tenth of the budget, as the script printed it, or none."""
@@ -82,14 +87,14 @@ class Measurement:
         """Return a JSON object without the fields that are unknown."""
         values = zip(FIELDS, _fields(self), strict=True)
         known = {name: value for name, value in values if value is not None and value != ()}
-        return known if self.needs is None else known | {"needs": self.needs.to_json()}
+        return known if self.overheads is None else known | {"overheads": self.overheads.to_json()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Rebuild what :meth:`to_json` gave; fields of a later version, and what cannot be, are ignored.
+        """Rebuild what :meth:`to_json` gave; fields of a later version and impossible figures are ignored.
 
         Raises:
-            ValueError: the score is none, or the needs are not complete.
+            ValueError: the score is none, or the overheads are not complete.
         """
         values = {key: value for key, value in document.items() if key in FIELDS}
         score = values.get("score")
@@ -98,8 +103,8 @@ class Measurement:
             raise ValueError(msg)
         values |= {name: possible(name, values.get(name)) for name in MOST}
         values["curve"] = tuple(values.get("curve", ()))
-        if "needs" in values:
-            values["needs"] = Overheads.from_json(values["needs"])
+        if "overheads" in values:
+            values["overheads"] = Overheads.from_json(values["overheads"])
         return cls(**values)
 
 

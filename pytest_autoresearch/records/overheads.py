@@ -1,8 +1,8 @@
-"""What runs need beside their training, and how much more of it than the baseline's a run may take.
+"""What a run takes beside its training, and how much more than the baseline's runs it may take.
 
-All of it is work that the budget does not count, so none of it may be worth having: a start-up in which a run
-learns from other texts, a model that looks its answers up while it is scored. What the committed script took,
-with a margin, is the measure.
+The budget does not count this work, so extra work here must bring nothing: a run could learn from other texts
+while it starts up, or hand in a model that looks its answers up while it is scored. The limit is what the
+committed script took, with a margin.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Literal, Self
 
-if TYPE_CHECKING:
-    from pytest_autoresearch.records.measurement import Measurement
-    from pytest_autoresearch.runs.clock import Kind
+ClockKind = Literal["calibrated", "cpu", "wall"]
+"""What a budget is counted in: CPU time of all processes of a run, the same corrected for the speed of the
+machine (``calibrated``), or wall time."""
 
-# Times the baseline's: what goes beyond is charged to the budget, so the margin is for noise alone. Compilers
-# are noisier than a processor's time.
-STARTUP: Mapping[Kind, float] = {"calibrated": 1.1, "cpu": 1.1, "wall": 1.3}
+# Times the baseline's. More is charged to the budget, so the margin is only for noise. The wall time of
+# compilers is noisier than CPU time.
+STARTUP: Mapping[ClockKind, float] = {"calibrated": 1.1, "cpu": 1.1, "wall": 1.3}
 SEALING, SEALING_AT_LEAST = 5.0, 5.0  # times the baseline's; seconds
 PREDICTING, PREDICTING_AT_LEAST = 8.0, 2.0  # times the baseline's; seconds
 NODES, NODES_AT_LEAST = 16, 2_000  # times the baseline's; nodes
@@ -27,22 +27,21 @@ NODES, NODES_AT_LEAST = 16, 2_000  # times the baseline's; nodes
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Overheads:
-    """What one run took beside its training; of several their median start-up, else the largest figures."""
+    """What one run took beside its training, or several: their median start-up, and else the largest."""
 
     startup: float
     """Seconds on the clock, from the start of the process to its training data."""
     sealing: float
     """Seconds on the clock, from the digest of the model to the model."""
     predicting: float
-    """Seconds that the scorer's pass over the validation data took: the processor's, or wall time on an
-    accelerator."""
+    """Seconds of the scorer's pass over the validation data: CPU time, or wall time on an accelerator."""
     nodes: int
     """Nodes of the model's graph."""
 
     @classmethod
-    def of(cls, runs: Iterable[Measurement]) -> Self | None:
-        """Return what the runs of a committed script took; None if they do not tell."""
-        known = [run.needs for run in runs if run.needs is not None]
+    def typical(cls, runs: Iterable[Self | None]) -> Self | None:
+        """Return what several runs of a committed script took; None if no run says so."""
+        known = [run for run in runs if run is not None]
         if not known:
             return None
         return cls(
@@ -52,7 +51,7 @@ class Overheads:
             max(one.nodes for one in known),
         )
 
-    def startup_allowed(self, clock: Kind) -> float:
+    def startup_allowed(self, clock: ClockKind) -> float:
         """Return the seconds of start-up that are not charged to the budget."""
         return STARTUP[clock] * self.startup
 

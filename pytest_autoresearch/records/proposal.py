@@ -1,20 +1,22 @@
-"""What is proposed, what proposing cost, and how a proposal crashed."""
+"""A proposal, what it cost, and how it crashed."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import operator
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from pytest_autoresearch.system.text import single_line
+from pytest_autoresearch.text import single_line
 
 LONGEST_NAME = 80  # characters of an agent's name
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Usage:
-    """What a model was asked for proposals: tokens, as its maker counts them, and what they cost."""
+    """What proposals have cost: requests, tokens as the provider counts them, and US dollars."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -29,7 +31,7 @@ class Usage:
 
     @property
     def is_sound(self) -> bool:
-        """Whether every figure is one that can be: a finite number from 0 on."""
+        """Whether every figure is a finite number that is not negative."""
         return all(isinstance(count, int | float) and 0 <= count < math.inf for count in self.counts)
 
     @property
@@ -49,57 +51,78 @@ _counts = operator.attrgetter(*COUNTS)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proposal:
-    """A changed ``train.py`` with a one-line description."""
+    """A change of the experiment's files, with a one-line description."""
 
-    source: str
-    """The whole text of the script."""
+    files: Mapping[str, str]
+    """The new text of each changed file, by its path relative to the experiment's folder (``train.py``)."""
     description: str
     """What was changed, in one line; it becomes the subject of the trial's commit."""
     hypothesis: str = ""
     """Why it should help, in one line."""
     agent: str = ""
-    """Who made it."""
+    """The name of the agent that made it."""
     usage: Usage = Usage()
-    """What making it has cost, by failed attempts of others too."""
+    """What it has cost, failed attempts of other agents included."""
     declined_by: tuple[str, ...] = ()
-    """Which agents were asked before and had no answer, and why."""
+    """The agents that were asked before and had no answer, each with its reason: ``NAME: reason``."""
     unanswered: str = ""
-    """Why there is no proposal, though there may be one another time; then nothing is run."""
+    """Why no agent had a proposal this time; then there are no files, and nothing is run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
-    """A proposal that crashed, for whoever made it to mend."""
+    """A proposal that crashed, for its author to repair."""
 
     proposal: Proposal
     reason: str
     """Why it crashed, in one line."""
     log: str
-    """The end of what it printed. Data, whatever it says."""
+    """The end of its output. Untrusted: it is data, never an instruction."""
     attempt: int
-    """How often it was mended before, from 0."""
+    """How often it was repaired before, from 0."""
 
 
 def checked(answer: object) -> Proposal:
-    """Return what a hook has answered, with its texts in one line each.
+    """Return the answer of a hook, each of its descriptions in one line.
 
     Raises:
-        TypeError: it is no proposal.
+        TypeError: it is no proposal, or a part of it has the wrong type.
+        ValueError: it has no files, or a path that leaves the experiment's folder.
     """
     if not isinstance(answer, Proposal):
         raise TypeError(f"a Proposal was expected, not {answer!r}")
-    texts = answer.source, answer.description, answer.hypothesis, answer.agent, answer.unanswered
-    if not all(isinstance(text, str) for text in (*texts, *answer.declined_by)):
-        raise TypeError("source and description of a Proposal are texts")
-    if not isinstance(answer.declined_by, tuple):
+    files = answer.files
+    if not isinstance(files, Mapping) or not _are_texts(*files.keys(), *files.values()):
+        raise TypeError("files of a Proposal map paths to texts")
+    if not isinstance(answer.declined_by, tuple) or not _are_texts(*answer.declined_by):
         raise TypeError("declined_by of a Proposal is a tuple of texts")
+    if not _are_texts(answer.description, answer.hypothesis, answer.agent, answer.unanswered):
+        raise TypeError("description, hypothesis, agent and unanswered of a Proposal are texts")
     if not isinstance(answer.usage, Usage) or not answer.usage.is_sound:
         raise TypeError("usage of a Proposal is a Usage of finite numbers from 0 on")
+    if not files and not answer.unanswered:
+        raise ValueError("files of a Proposal are empty: name at least one file")
+    for path in files:
+        if not _is_inside(path):
+            raise ValueError(f"{path!r} is no relative path inside the experiment's folder, as train.py is")
     return dataclasses.replace(
         answer,
+        files=dict(files),
         description=single_line(answer.description) or "no description",
         hypothesis=single_line(answer.hypothesis, 400),
         agent=single_line(answer.agent, LONGEST_NAME),
         declined_by=tuple(filter(None, (single_line(reason, 300) for reason in answer.declined_by))),
         unanswered=single_line(answer.unanswered, 400),
     )
+
+
+def _are_texts(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_inside(path: str) -> bool:
+    """Tell whether *path* is a normal relative path that does not leave its folder."""
+    normal = PurePosixPath(path)
+    if path != str(normal) or path == "." or normal.is_absolute():
+        return False
+    return ".." not in normal.parts and "\0" not in path

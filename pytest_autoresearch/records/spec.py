@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -31,7 +32,7 @@ class ExperimentSpec:
     command: tuple[str, ...] = ("python", "train.py")
     """What a run executes; ``python`` stands for the interpreter that pytest runs under."""
     editable: tuple[str, ...] = ("train.py",)
-    """Globs of the files that a proposal may change."""
+    """Globs of the files that a proposal may change; ``**`` stands for any number of folders."""
     fixed: tuple[str, ...] = ("prepare.py",)
     """Files that lie beside them in a run, as they are committed; a missing one is left out."""
     program: str = "program.md"
@@ -49,5 +50,24 @@ class ExperimentSpec:
         return self.folder / self.script
 
     def is_editable(self, path: str) -> bool:
-        """Tell whether a proposal may change *path*, which is relative to the folder."""
-        return path not in self.fixed and any(PurePosixPath(path).match(glob) for glob in self.editable)
+        """Return whether a proposal may change *path*, which is relative to the folder."""
+        parts = PurePosixPath(path).parts
+        return path not in self.fixed and any(_matches(parts, glob.split("/")) for glob in self.editable)
+
+    def is_part(self, path: str) -> bool:
+        """Return whether *path*, relative to the folder, is editable, fixed or the stored baseline."""
+        return self.is_editable(path) or path in self.fixed or path == self.baseline
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether editable files may lie in folders below the folder."""
+        return any("/" in glob or "**" in glob for glob in self.editable)
+
+
+def _matches(parts: Sequence[str], globs: Sequence[str]) -> bool:
+    """Return whether a path matches a glob, both in parts; ``**`` stands for any number of folders."""
+    if not globs:
+        return not parts
+    if globs[0] == "**":
+        return any(_matches(parts[i:], globs[1:]) for i in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], globs[0]) and _matches(parts[1:], globs[1:])

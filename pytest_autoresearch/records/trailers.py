@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from pytest_autoresearch.records.measurement import Measurement, format_exact
+from pytest_autoresearch.records.measurement import Measurement, format_exact, format_score, mean_score
 from pytest_autoresearch.records.proposal import Usage
 from pytest_autoresearch.records.trial import VERDICTS, Trial, Verdict
-from pytest_autoresearch.system.text import single_line
+from pytest_autoresearch.text import single_line
 
-INCUMBENT_RUN = "Incumbent-Run"  # the trailer of a run that the incumbent had
+INCUMBENT_RUN = "Incumbent-Run"  # the trailer of a run of the incumbent
 
 
 RESERVED = {  # trailers that a metric may be called like
-    *("Agent", "Code-Size-Change", "Constants", "Crash", "Declined-By", "Digest", "Direction", "Experiment"),
-    *("Hypothesis", "Incumbent-Score", INCUMBENT_RUN, "Measurement", "Metric", "Platform", "Script", "Trial"),
-    *("Trust", "Usage", "Verdict"),
+    *("Agent", "Code-Size-Change", "Constants", "Crash", "Declined-By", "Digest", "Direction", "Editable"),
+    *("Experiment", "Gain", "Hypothesis", "Incumbent-Score", INCUMBENT_RUN, "Margin", "Measurement"),
+    *("Metric", "Platform", "Start", "Tree", "Trial", "Trials", "Trust", "Usage", "Verdict"),
 }
 
 
@@ -76,8 +77,66 @@ def trial_message(trial: Trial, metric: str) -> str:
     trailers += [f"Declined-By: {reason}" for reason in trial.declined_by]
     # They follow from the script, but not at once: thousands of trials would take minutes to read.
     trailers += [f"Constants: {json.dumps(dict(trial.constants))}", f"Digest: {trial.digest}"]
-    trailers.append(f"Script: {trial.blob}")
-    return "\n".join([_inert(trial.description), "", _inert(trial.reason), "", *trailers, ""])
+    trailers.append(f"Tree: {trial.tree}")
+    return _message(_inert(trial.description), _inert(trial.reason), *trailers)
+
+
+def header_message(
+    metric: str, machine: str, runs: Sequence[Measurement], terms: Sequence[tuple[str, str]]
+) -> str:
+    """Return the message of a campaign's header, or of a baseline that was measured anew.
+
+    Args:
+        metric: the name of the score.
+        machine: a name for it.
+        runs: of the baseline.
+        terms: trailers with what stays the same for the whole campaign.
+    """
+    score, count = mean_score(runs), len(runs)
+    return _message(
+        f"Measure the baseline on {single_line(machine, 60)}",
+        f"{metric} {format_score(score)} in {count} {'run' if count == 1 else 'runs'}",
+        "Trial: 0",
+        f"{trailer_name(metric)}: {format_exact(score)}",
+        *(f"{name}: {value}" for name, value in terms),
+        *measurement_trailers(runs),
+    )
+
+
+def claim_message(
+    metric: str,
+    claim: str,
+    *,
+    trials: int,
+    gain: float,
+    margin: float,
+    start_commit: str,
+    start: Sequence[Measurement],
+    final: Sequence[Measurement],
+) -> str:
+    """Return the message of a claim.
+
+    Args:
+        metric: the name of the score.
+        claim: the gain with its margin, for the subject.
+        trials: the number of the last trial.
+        gain: the difference of the means.
+        margin: half the width of its interval.
+        start_commit: the commit that the campaign started from.
+        start: fresh runs of it.
+        final: fresh runs of the incumbent.
+    """
+    before, after = (statistics.fmean(run.claimed for run in runs) for runs in (start, final))
+    return _message(
+        f"Claim {metric} {claim}",
+        f"{format_score(before)} -> {format_score(after)} in {len(final)} fresh runs each",
+        f"Trials: {trials}",
+        f"Gain: {format_exact(gain)}",
+        f"Margin: {format_exact(margin)}",
+        f"Start: {start_commit}",
+        *(f"{INCUMBENT_RUN}: {json.dumps(run.to_json())}" for run in start),
+        *measurement_trailers(final),
+    )
 
 
 def parse_trial(message: str, commit: str) -> Trial:
@@ -87,7 +146,7 @@ def parse_trial(message: str, commit: str) -> Trial:
         ValueError: the message is not one that :func:`trial_message` wrote.
     """
     description, reason, trailers = _parts(message)
-    # Anybody who may write to the repository may have written it.
+    # The message is untrusted: anybody with write access may have made it.
     texts = {
         name: tuple(single_line(text, LONGEST) for text in trailers.get(name, ()))
         for name in ("Agent", "Hypothesis", "Declined-By", "Crash")
@@ -99,7 +158,7 @@ def parse_trial(message: str, commit: str) -> Trial:
             verdict=_verdict(trailers["Verdict"][0]),
             reason=reason,
             commit=commit,
-            blob=trailers["Script"][0],
+            tree=trailers["Tree"][0],
             incumbent_score=float(trailers["Incumbent-Score"][0]),
             measurements=parse_measurements(trailers),
             constants=dict(json.loads(trailers["Constants"][0]).items()),
@@ -115,6 +174,10 @@ def parse_trial(message: str, commit: str) -> Trial:
     except (AttributeError, KeyError, OverflowError, TypeError) as error:
         msg = f"commit {commit} is not a trial: {error}"
         raise ValueError(msg) from error
+
+
+def _message(subject: str, body: str, *trailers: str) -> str:
+    return "\n".join([subject, "", body, "", *trailers, ""])
 
 
 def _parts(message: str) -> tuple[str, str, dict[str, list[str]]]:

@@ -1,4 +1,4 @@
-"""What was tried: a trial with its verdict, as a campaign stores it."""
+"""A trial with its verdict, as a campaign stores it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Value = float | int | str | bool
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict on a trial, with its reason in one line and what was measured."""
+    """A verdict on a trial, with its reason in one line and the measurements."""
 
     verdict: Verdict
     reason: str
     measurements: tuple[Measurement, ...] = ()
     incumbent_runs: tuple[Measurement, ...] = ()
-    """The runs that the incumbent had meanwhile."""
+    """The runs of the incumbent meanwhile."""
     code_size_change: int = 0
-    """Of Python that the proposal is longer than the incumbent."""
+    """How much longer its Python code is than the incumbent's, in tokens."""
     crashes: tuple[str, ...] = ()
-    """Why it crashed before its agent mended it, each in one line."""
+    """Why it crashed before its agent repaired it, each in one line."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,35 +40,45 @@ class Trial:
     reason: str
     """Why, in one line."""
     commit: str
-    """The trial's commit; its tree holds the proposed script."""
-    blob: str
-    """The git blob of the proposed script."""
+    """The trial's commit, which holds the proposed files."""
+    tree: str
+    """The id of the git tree that holds exactly the proposed editable files, each of mode 100644."""
     incumbent_score: float
-    """What was believed of the score of the incumbent that the trial was judged against."""
+    """The estimated score of the incumbent that it was judged against."""
     measurements: tuple[Measurement, ...] = ()
     constants: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     """The script's UPPER_CASE constants on the platform of the trial, elements of tuples as ``NAME[0]``."""
     digest: str = ""
-    """A digest that the script shares with those that do the same."""
+    """A digest that versions share only if they do the same, see :func:`..source.files.digest`."""
     incumbent_runs: tuple[Measurement, ...] = ()
-    """The runs that the incumbent had since the trial before."""
+    """The runs of the incumbent since the trial before."""
     code_size_change: int = 0
-    """Of Python that the script is longer than the incumbent's, if it was measured."""
+    """How much longer its Python code is than the incumbent's, in tokens; 0 if it was not measured."""
     agent: str = ""
-    """Who proposed it, where that is no hook of the project's own."""
+    """The agent that proposed it; empty for a hook of the project's own."""
     hypothesis: str = ""
-    """Why it should have helped."""
+    """Why it should have helped, as its agent said."""
     usage: Usage = Usage()  # noqa: RUF009 - it is frozen
     """What the proposal has cost."""
     declined_by: tuple[str, ...] = ()
-    """Which agents had no answer when they were asked for it, and why."""
+    """The agents that had no answer when they were asked for it, and why."""
     crashes: tuple[str, ...] = ()
-    """Why it crashed before its agent mended it."""
+    """Why it crashed before its agent repaired it."""
 
     @property
     def score(self) -> float | None:
         """The mean score of the trial's runs; None if none of them gave one."""
         return mean_score(self.measurements) if self.measurements else None
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it was measured to the end and judged: kept or discarded, with a score."""
+        return self.verdict in {"kept", "discarded"} and bool(self.measurements)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it became the incumbent."""
+        return self.verdict == "kept"
 
     @property
     def unanswered(self) -> bool:

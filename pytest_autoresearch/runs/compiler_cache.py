@@ -1,4 +1,4 @@
-"""What compilers keep on the disk: every run has caches of its own, and may begin with those of the start.
+"""The compilers' caches on the disk: every run has its own, and may begin with a copy of the baseline's.
 
 Compiling takes a good part of a run's start-up, and most trials change little of what is compiled.
 """
@@ -7,62 +7,67 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 from pathlib import Path
+from typing import Literal
 
 from pytest_autoresearch.errors import StorageError
 from pytest_autoresearch.system import temporary
 
-FOLDER = ".compiled"  # in a run's own
+FOLDER = ".compiled"  # in the run's folder
 OF_COMPILERS = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 LARGEST = 2 << 30  # bytes
 GROUPS = "__grp__*"  # files in which Triton lists others by their absolute paths
 
+CacheUse = Literal["copy", "empty", "fill"]
+"""A run begins with a copy of what was kept, or with nothing; with ``fill``, what it compiles is kept."""
 
-def places(folder: Path) -> dict[str, str]:
+
+def variables(folder: Path) -> dict[str, str]:
     """Return the variables that tell compilers where a run in *folder* has its caches."""
     return {variable: str(folder / FOLDER / name) for variable, name in OF_COMPILERS.items()}
 
 
 class CompilerCache:
-    """The caches of a campaign's start. Every later run of the session gets a copy, once there is one.
+    """The caches of the first script of a campaign. Every later run gets a copy.
 
-    What a run finds in its caches it executes, and it could find there what another one has learned. So
-    only the script that the campaign began with fills them, with what is there before it is given any
-    training data. Where scores are not sealed nothing says when that is, and they are copied at its end. No
+    A run executes what it finds in its caches, so a trial could leave there what it has learned. Therefore
+    only the script that the campaign began with fills them, with what it compiled before it was given any
+    training data. Where scores are not sealed nobody knows when that is, and they are copied at its end. No
     trial fills them, kept or not, and none writes where another one reads. Without a sandbox a trial can
-    write to these as well, as to everything.
+    write to these too, as to everything.
 
-    The baseline's runs begin without: how long they start up is what every trial may take, and one that
-    changes what is compiled has to compile it.
+    The baseline's runs begin without: their start-up is what every trial may take, and a trial that changes
+    what is compiled has to compile it.
     """
-
-    trusted = False
-    """Whether what is measured as the baseline is the script that the campaign began with."""
 
     def __init__(self) -> None:
         self._held = contextlib.ExitStack()
         self._kept: Path | None = None
         self._made_in = ""
+        self._lock = threading.Lock()
 
     def keep(self, folder: Path) -> None:
-        """Keep a copy of the caches of a run in *folder*, if they are the first, and of the campaign's start.
+        """Keep a copy of the caches of a run in *folder*, unless there is one already.
 
-        No copy is no error: all that follows compiles for itself.
+        If they are too large or cannot be copied, nothing is kept, and later runs compile for themselves.
         """
         source = folder / FOLDER
-        if not self.trusted or self._kept is not None or not source.is_dir():
-            return
-        with contextlib.suppress(OSError, RecursionError, StorageError), contextlib.ExitStack() as opened:
+        with self._lock, contextlib.suppress(OSError, RecursionError, StorageError):
+            if self._kept is not None or not source.is_dir():
+                return
             size = sum(path.lstat().st_size for path in source.rglob("*") if not path.is_dir())
-            room = shutil.disk_usage(source).free // 4  # each run's copy wants some as well
-            if 0 < size <= min(LARGEST, room):
+            room = shutil.disk_usage(source).free // 4  # each run's copy needs some as well
+            if not 0 < size <= min(LARGEST, room):
+                return
+            with contextlib.ExitStack() as opened:
                 target = opened.enter_context(temporary.folder("compiled")) / FOLDER
                 shutil.copytree(source, target, symlinks=True)
-                self._kept, self._made_in = target, str(source)
+                self._made_in, self._kept = str(source), target
                 self._held = opened.pop_all()
 
     def copy_to(self, folder: Path) -> None:
-        """Begin the caches of a run in *folder* with what was kept, if anything was and there is room."""
+        """Give a run in *folder* a copy of what was kept, if there is any and the disk has room."""
         if self._kept is None:
             return
         target = folder / FOLDER

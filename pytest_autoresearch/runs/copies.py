@@ -1,6 +1,6 @@
-"""Copies of what no run may read, found by their content wherever a run may read.
+"""Finds copies of hidden files, by their content, in every place that a run may read.
 
-``prepare.py`` names the held-out data by its paths. The same text may lie among the packages of another
+``prepare.py`` names the held-out data by its paths. The same text may also lie in the packages of another
 environment, or in the wheel that it was installed from.
 """
 
@@ -18,24 +18,24 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from pytest_autoresearch.sandbox.launch import Policy, readable
+from pytest_autoresearch.sandbox.policy import Policy
 
-# Bytes. What is shorter gives little away, and unrelated packages have it in common: an empty __init__.py.
+# Bytes. A smaller file tells little, and unrelated packages share some: an empty __init__.py.
 SMALLEST = 1 << 10
 ZIPS = (".egg", ".pyz", ".whl", ".zip")
-SNIFFED = 1 << 18  # bytes from which on a file of any name may be a zip: pip's cache names wheels by digests
+SNIFFED = 1 << 18  # bytes from which a file of any name may be a zip: pip's cache names wheels by digests
 ZIP_BEGINS = b"PK\x03\x04"
 TARS = (".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz")
-LARGEST_TAR = 1 << 26  # bytes; going through a larger one takes seconds, so nobody looks
-CROWD = 100  # copies side by side; where there are more, what else lies there belongs to the data
-KERNEL = Path("/sys")  # its files are no data, and not of the size that they say
+LARGEST_TAR = 1 << 26  # bytes; searching a larger one takes seconds, so it is not done
+CROWD = 100  # copies in one folder; if there are more, the whole folder belongs to the data
+KERNEL = Path("/sys")  # its files are no data, and their sizes are wrong
 
 
 def copies(policy: Policy) -> list[Path]:
-    """Return what a run under *policy* could read though it is a copy of a hidden file: files and folders.
+    """Return the files and folders that a run under *policy* could read although they copy a hidden file.
 
-    A copy has the same size and SHA-256. A zip archive counts as one if it holds a file of the same size and
-    CRC-32, a tar archive if it holds a copy. A file that the policy names as readable is none: it wins.
+    A copy has the same size and SHA-256. A zip archive counts as a copy if it holds a file of the same size
+    and CRC-32, a tar archive if it holds a copy. A file that the policy names as readable does not count.
     """
     closed = {str(path.resolve()) for path in policy.hidden}
     named = {str(path.resolve()) for path in policy.readable} - closed
@@ -43,13 +43,14 @@ def copies(policy: Policy) -> list[Path]:
     if not originals.sizes:
         return []
     files = set(filter(os.path.isfile, named))
-    roots = [str(path) for path in readable(policy) if path.is_dir() and not path.is_relative_to(KERNEL)]
+    readable = policy.resolved().readable
+    roots = [str(path) for path in readable if path.is_dir() and not path.is_relative_to(KERNEL)]
     found = [path for path, size in _files(roots, closed | files) if _is_copy(path, size, originals)]
     return _fewest(found, {*roots, "/"})
 
 
 class _Originals:
-    """The files that no run may read. Their content is only read once another file has the size of one."""
+    """The hidden files. Their content is only read once another file has the same size."""
 
     def __init__(self, closed: Collection[str], named: Collection[str]) -> None:
         """Find the files at and below *closed*, without those at and below *named*, which runs may read."""
@@ -86,9 +87,9 @@ class _Originals:
 def _files(
     folders: Iterable[str], closed: Collection[str], *, links: bool = False
 ) -> Iterator[tuple[str, int]]:
-    """Yield the regular files below *folders* with their sizes, nothing at or below *closed*.
+    """Yield the regular files below *folders* with their sizes, without what is at or below *closed*.
 
-    What cannot be listed, or goes meanwhile, is left out. With *links* a symbolic link to a file is one too.
+    Folders that cannot be listed are left out. With *links* a symbolic link to a file counts as one.
     """
     waiting = list(folders)
     while waiting:
@@ -123,7 +124,7 @@ def _is_copy(path: str, size: int, originals: _Originals) -> bool:
                 with zipfile.ZipFile(file) as archive:
                     members = archive.infolist()
                 return any(originals.include_checksum(member.file_size, member.CRC) for member in members)
-    except Exception:  # noqa: BLE001 - anything may lie there, and the parsers of archives raise what they like
+    except Exception:  # noqa: BLE001 - the file may be anything, and parsers of archives raise anything
         return False
     return False
 
@@ -138,7 +139,7 @@ def _holds_copy(file: IO[bytes], originals: _Originals) -> bool:
 
 
 def _fewest(found: Collection[str], roots: Collection[str]) -> list[Path]:
-    """Return *found*, with a folder in place of what lies in it if that is a crowd, or all but tiny files.
+    """Return *found*, with a folder in place of the copies in it if they are a crowd, or all that lies there.
 
     Each path costs every run a mount, or a rule for each of its neighbours; bubblewrap takes 3,000 at most.
     """

@@ -1,4 +1,4 @@
-"""What an experiment's runs may read, and when."""
+"""The data of an experiment: which files a run may read, and when."""
 
 from __future__ import annotations
 
@@ -23,42 +23,47 @@ class Data:
     shared: tuple[Path, ...] = ()
     """Files and folders that a run may read from its start."""
     training: tuple[Path, ...] = ()
-    """Files with the first of which a run's clock starts."""
+    """Files for runs; the first that a run opens starts its clock."""
     validation: tuple[Path, ...] = ()
-    """Files and folders that no run may read, and the scorer may. If there are any, scores are sealed."""
+    """Files and folders that only the scorer may read. If there are any, scores are sealed."""
 
     @classmethod
     def described(cls, values: Mapping[str, str]) -> Self:
         """Read the lists in the block that ``prepare.py`` prints: JSON arrays of absolute paths.
 
         Raises:
-            ValueError: one is not such an array, or a file is not there; the message is one line.
+            ValueError: one is not such an array, or a file does not exist; the message is one line.
         """
         return cls(*(_paths(key, values.get(key, "[]")) for key in (SHARED, TRAINING, VALIDATION)))
 
+    @property
+    def held_back(self) -> tuple[Path, ...]:
+        """What a run may not read from the disk: validation data, and training data, for its clock's sake."""
+        return (*self.validation, *self.training)
+
     def is_training(self, name: str) -> bool:
-        """Tell whether *name* is that of a file of training data."""
+        """Tell whether a file of training data is called *name*."""
         return any(path.name == name for path in self.training)
 
     def open(self, name: str) -> int | None:
-        """Return a descriptor of the file called *name*, None if there is none for a run.
+        """Return a descriptor of the file called *name*, None if a run may read no such file.
 
-        A run could open what the descriptor stands for once more, to write; so it stands for a copy in
-        memory that the kernel lets nobody change. One copy serves all runs of the session.
+        A run could reopen the file behind a descriptor for writing. So the descriptor leads to a copy in
+        memory that the kernel protects from changes. One copy serves all runs of the session.
         """
         for path in (*self.training, *self.shared):
             if path.name == name and path.is_file():
                 if sys.platform != "linux":
                     return os.open(path, os.O_RDONLY)
                 copy = _sealed_copy(path)
-                os.pread(copy, 1, 0)  # or its time of access would tell what the run before has left there
+                os.pread(copy, 1, 0)  # else its access time would be a message from the run before
                 return os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)
         return None
 
 
 @cache
 def _sealed_copy(path: Path) -> int:
-    """Return a descriptor of a copy of *path* in memory that cannot be written to; it stays open."""
+    """Return a descriptor of a read-only copy of *path* in memory; it stays open."""
     assert sys.platform == "linux"
     descriptor = os.memfd_create(path.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with path.open("rb") as source, os.fdopen(descriptor, "wb", closefd=False) as target:

@@ -1,4 +1,4 @@
-"""What a run prints, read while the clock runs; at its end the whole process tree is dead."""
+"""What a run prints: it is read line by line until the run ends, and then no process of it is left."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ from pytest_autoresearch.errors import (
     RunCrashed,
     RunFailed,
     RunOutOfMemory,
+    RunPruned,
     RunTimedOut,
     ScoreRefused,
 )
 from pytest_autoresearch.runs.session import RunSession
-from pytest_autoresearch.sandbox.launch import SandboxedProcess
+from pytest_autoresearch.sandbox.process import SandboxedProcess
 from pytest_autoresearch.system.log import BoundedLog
-from pytest_autoresearch.system.text import quoted
+from pytest_autoresearch.text import quoted
 
 TAIL_LINES = 20  # of the output, quoted when a run crashes
 LONGEST_LINE = 1 << 16  # bytes; a run may print anything
 EXIT_GRACE = 5.0  # seconds to exit after closing the output
 LEFTOVER = 1.0  # seconds to read what is left in the pipe once the script has ended
 BETWEEN_WEIGHINGS = 0.5  # seconds between looks at the memory that a run uses
-TICK = 0.2  # seconds that a silent run is left alone
+TICK = 0.2  # seconds between checks of a silent run
 
-# What the last exception of a script is called, by Python, torch, and torch's allocators.
+# How Python, torch and torch's allocators name an exception for want of memory.
 OUT_OF_MEMORY = re.compile(
     r"(\[rank\d+\]: )?([\w.]+: )?([\w.]*(MemoryError|OutOfMemoryError)\b"
     r"|[\w.]*(RuntimeError|AcceleratorError): .*(out of|not enough|can't allocate) memory"
     r"|[\w.]*(RuntimeError|AcceleratorError): .*_STATUS_ALLOC_FAILED)"
 )
 
-OnLine = Callable[[str], None]
+OnLine = Callable[[str], str | None]
+"""Is called with each line of output (a carriage return ends one too); may return why the run shall end."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -50,94 +52,111 @@ class Output:
     """What is kept of what a process prints."""
 
     values: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Its ``key: value`` lines, those of the summary if there is one; the last one of a name counts."""
+    """Its ``key: value`` lines after the last ``---``; the last line of each key counts."""
     tail: deque[str] = dataclasses.field(default_factory=lambda: deque(maxlen=TAIL_LINES))
-    """Its last lines that are not blank."""
+    """Its last lines, without blank ones."""
 
     def add(self, line: str) -> None:
         """Take another line in."""
         if line.strip():
             self.tail.append(line)
         if line.strip() == "---":
-            self.values.clear()  # what comes now is the summary
+            self.values.clear()  # the summary begins
         elif match := re.fullmatch(r"(\w+):\s+(\S.*?)\s*", line):
             self.values[match[1]] = match[2]
 
 
 def follow(
-    guarded: SandboxedProcess,
+    process: SandboxedProcess,
     *,
     limit: float | None,
     log: Path | None = None,
     on_line: OnLine = lambda _line: None,
-    handover: RunSession | None = None,
+    session: RunSession | None = None,
     memory_limit: float | None = None,
 ) -> Output:
     """Read what a run prints, and answer what it asks, until it ends; return what it printed.
 
+    Args:
+        process: the run; it is dead when this returns or raises.
+        limit: seconds of wall time; None is no limit.
+        log: a file to which the output is appended.
+        on_line: see :data:`OnLine`.
+        session: of a sealed run.
+        memory_limit: MiB that all processes of the run may use together.
+
     Raises:
-        TimedOut: it ran longer than *limit* seconds, or than the terms of its handover allow.
-        ScoreRefused: what it handed over was refused.
-        Crashed: its exit code was not 0.
-        OutOfMemory: and for that reason, or it used more than *memory_limit* MiB, or it left too little for
+        RunTimedOut: it ran longer than *limit*, or than the limits of its session.
+        RunPruned: *on_line* ended it.
+        ScoreRefused: the model that it handed in was refused.
+        RunOutOfMemory: it used more than *memory_limit*, or failed for want of memory, or left too little for
             its model to be scored.
+        RunCrashed: its exit code was not 0 for another reason.
     """
     output = Output()
     deadline = math.inf if limit is None else time.monotonic() + limit
-    failure: RunFailed | None = None
     weighed = time.monotonic()
 
     def check() -> None:
         nonlocal weighed
         if memory_limit is not None and time.monotonic() - weighed > BETWEEN_WEIGHINGS:
             weighed = time.monotonic()
-            check_memory(guarded.memory(), memory_limit, output.tail)
+            check_memory(process.memory(), memory_limit, output.tail)
         if time.monotonic() >= deadline:
             raise RunAborted(f"still running after {limit:.0f} s, its limit")
-        if handover is not None:
-            handover.check()
+        if session is not None:
+            session.check()
 
+    failure: RunFailed | None = None
     try:
-        for line in _lines(_chunks(guarded, check, handover), log):
+        for line in _lines(_chunks(process, check, session), log):
             output.add(line)
-            on_line(line)
-        if code := guarded.wait(EXIT_GRACE):
-            reason = _exit_reason(code, output.tail)
-            failure = (RunOutOfMemory if _is_memory(output.tail) else RunCrashed)(reason, output.tail)
-    except subprocess.TimeoutExpired:
-        failure = RunTimedOut(f"still running {EXIT_GRACE:.0f} s after it closed its output", output.tail)
+            if reason := on_line(line):
+                raise RunPruned(reason)
+        failure = _exit_failure(process, output.tail)
     except RunAborted as error:
         failure = RunTimedOut(str(error), output.tail)
     except RunCrashed as error:
         failure = error
     finally:
-        guarded.end()
-    return _judged(output, failure, handover)
+        process.end()
+    failure = _failure(session, failure, output.tail)
+    if failure is not None:
+        raise failure
+    return output
+
+
+def _exit_failure(process: SandboxedProcess, tail: deque[str]) -> RunFailed | None:
+    """Return why a run that has closed its output failed, None if its exit code is 0."""
+    try:
+        code = process.wait(EXIT_GRACE)
+    except subprocess.TimeoutExpired:
+        return RunTimedOut(f"still running {EXIT_GRACE:.0f} s after it closed its output", tail)
+    kind = RunOutOfMemory if _is_out_of_memory(tail) else RunCrashed
+    return kind(_exit_reason(code, tail), tail) if code else None
 
 
 def check_memory(used: float, limit: float, tail: Iterable[str]) -> None:
-    """Raise :class:`OutOfMemory` if more MiB are *used* than the *limit*."""
+    """Raise :class:`RunOutOfMemory` if more MiB are *used* than the *limit*."""
     if used > limit:
         raise RunOutOfMemory(f"it used {used:.0f} MB of memory, its limit is {limit:.0f} MB", tail)
 
 
-def _judged(output: Output, failure: RunFailed | None, handover: RunSession | None) -> Output:
-    """Return the output of a run that has come to something, else raise what became of it."""
-    if handover is not None and handover.refusal is not None:  # whatever else it did then
-        raise ScoreRefused(handover.refusal, output.tail)
-    if handover is not None and handover.shortage is not None:
-        raise RunOutOfMemory(handover.shortage, output.tail)
-    if handover is None or handover.score is None:
-        excused = False
-    else:  # a run that has its score, and only leaves slowly or was ended by us, has done what it had to
-        excused = isinstance(failure, RunTimedOut) or handover.ended
-    if failure is None or excused:
-        return output
-    raise failure
+def _failure(session: RunSession | None, failure: RunFailed | None, tail: Iterable[str]) -> RunFailed | None:
+    """Return why a run gave no score, where *failure* is how its process failed, if it did."""
+    if session is None:
+        return failure
+    if session.refusal is not None:
+        return ScoreRefused(session.refusal, tail)
+    if session.shortage is not None:
+        return RunOutOfMemory(session.shortage, tail)
+    # Once it has a score, it may be slow to exit, or was killed for the scorer's sake.
+    is_excused = session.score is not None and (isinstance(failure, RunTimedOut) or session.ended_for_scorer)
+    return None if is_excused else failure
 
 
 def _lines(chunks: Iterable[bytes], log: Path | None) -> Iterator[str]:
-    """Yield the lines in what is read, which is logged as well; a carriage return ends one too."""
+    """Yield the lines in *chunks*, and append the chunks to *log*; a carriage return ends a line too."""
     pending = b""
     with contextlib.nullcontext() if log is None else BoundedLog(log) as record:
         for chunk in chunks:
@@ -152,39 +171,38 @@ def _lines(chunks: Iterable[bytes], log: Path | None) -> Iterator[str]:
 
 
 def _chunks(
-    guarded: SandboxedProcess, check: Callable[[], None], handover: RunSession | None
+    process: SandboxedProcess, check: Callable[[], None], session: RunSession | None
 ) -> Iterator[bytes]:
-    """Yield what the run prints as it comes; in between *check* its time, and see to its handover."""
-    assert guarded.process.stdout is not None
-    descriptor = guarded.process.stdout.fileno()
-    with selectors.PollSelector() as selector:  # a user has so many epoll watches, which a run may use up
+    """Yield what the run prints as it comes; in between, *check* the run, and let its session answer."""
+    descriptor = process.output.fileno()
+    with selectors.PollSelector() as selector:  # a run may use up the user's epoll watches
         selector.register(descriptor, selectors.EVENT_READ)
-        if handover is not None:
-            selector.register(handover, selectors.EVENT_READ, handover)
-        gone = math.inf  # when the script ended; a child of its may still hold the pipe, and write
-        while (now := time.monotonic()) < gone + LEFTOVER:
+        if session is not None:
+            selector.register(session, selectors.EVENT_READ, session)
+        ended = math.inf  # when the script ended; its children may still hold the pipe, and write
+        while (now := time.monotonic()) < ended + LEFTOVER:
             check()
-            if guarded.exit_code() is not None:
-                gone = min(gone, now)
+            if process.exit_code() is not None:
+                ended = min(ended, now)
             ready = {key.fd: key.data for key, _ in selector.select(TICK)}
-            if not ready and gone < math.inf:
+            if not ready and ended < math.inf:
                 return
-            for end in filter(None, ready.values()):
-                if not end.answer():
-                    selector.unregister(end)
+            for readable in filter(None, ready.values()):
+                if not readable.answer():
+                    selector.unregister(readable)
             if descriptor in ready:
                 if not (chunk := os.read(descriptor, LONGEST_LINE)):
                     return
                 yield chunk
 
 
-def _is_memory(tail: deque[str]) -> bool:
-    """Tell whether the last words of a script are those of one that has run out of memory."""
+def _is_out_of_memory(tail: deque[str]) -> bool:
+    """Tell whether the last lines of a script name an exception that means it ran out of memory."""
     return any(OUT_OF_MEMORY.match(line.strip()) for line in tail)
 
 
 def _exit_reason(code: int, tail: deque[str]) -> str:
-    # Not every signal has a name of its own: real-time ones are numbers.
+    # Real-time signals have no names.
     names = {number.value: number.name for number in signal.Signals}
     how = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exit code {code}"
     return f"{how}: {quoted(tail[-1])}" if tail else how

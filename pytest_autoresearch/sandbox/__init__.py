@@ -1,4 +1,4 @@
-"""How a process is kept from everything that it is not given.
+"""Sandboxed processes: policy, launch, process, supervisor, and the enforcers bubblewrap, Landlock, seccomp.
 
 May import records and system.
 """

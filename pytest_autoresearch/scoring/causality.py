@@ -21,7 +21,7 @@ Surprise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rows:
-    """What evaluate_bpb saw, each (B, T): inputs, targets, which of them count, and the surprise at each."""
+    """Rows that were evaluated, (B, T) each: inputs, targets, which of them count, and the surprises."""
 
     inputs: torch.Tensor
     targets: torch.Tensor
@@ -32,7 +32,7 @@ class Rows:
         return iter((self.inputs, self.targets, self.counted, self.surprises))
 
     def __getitem__(self, chosen: torch.Tensor) -> Self:
-        """Return the rows with these numbers."""
+        """Return the rows with the numbers *chosen*."""
         return type(self)(*(part[chosen.to(part.device)] for part in self))
 
     @classmethod
@@ -42,16 +42,16 @@ class Rows:
 
 
 class CausalityProbes:
-    """Looks whether a model looks ahead: the ``watch`` of one evaluation.
+    """Tests whether a model looks ahead; it is the ``watch`` of one evaluation.
 
-    A probe replaces all that follows one position of one row, and compares the surprise at that position,
-    and at all before, with what it was. To a causal model both are one. The mean change, over positions
-    drawn at random, is what looking ahead brought; it is added to the score, whose expectation is then no
-    less than that of a causal model, whatever the model does.
+    A probe replaces everything after one position of one row, and compares the surprise at that position, and
+    at all before it, with the surprise in the evaluation. For a causal model they are equal. The mean change,
+    over positions drawn at random, estimates the gain from looking ahead. It is added to the score, so that
+    the expected score of any model is no lower than that of a causal model.
 
-    The model has to compute each row alone, as :class:`scoring.Evaluation` has it do. Then there is no other
-    row to learn from, and the shapes are those of the evaluation, so that an honest change is not rounded,
-    but 0.
+    The model has to compute each row alone, as :class:`~pytest_autoresearch.scoring.evaluation.Evaluation`
+    makes it do: no other row to learn from, and the same shapes as in the evaluation, so that the change of
+    an honest model is exactly 0.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class CausalityProbes:
         """Remember what to draw from.
 
         Args:
-            token_bytes: of each token of the vocabulary; special ones stand for no bytes.
+            token_bytes: the bytes of each token's text; 0 for a special token.
             share: of the rows to probe, once each.
-            least: probes, if that share has fewer rows; there are no more than positions that count.
-            seed: of all that is drawn, which no model may know; None is for one of its own.
+            least: the least number of probes; there are no more than positions that count.
+            seed: for all draws, unknown to the model; None draws one.
         """
         self._token_bytes = token_bytes
         self._share = share
@@ -74,13 +74,9 @@ class CausalityProbes:
         self._batches: dict[int, list[Rows]] = {}  # by width
         self._nats = 0.0
         self.changes: list[float] = []
-        """Of the surprise at each probed position, in nats."""
-        self._largest: list[
-            float
-        ] = []  # change, either way, up to each probed position: nothing there may see it
-        self._estimates: list[
-            float
-        ] = []  # nats that looking ahead brought, in the rows that each probe stands for
+        """The change of the surprise at each probed position, in nats."""
+        self._largest: list[float] = []  # absolute change up to each probed position, where none is allowed
+        self._estimates: list[float] = []  # gain in nats, in the rows that each probe stands for
 
     def __call__(
         self, inputs: torch.Tensor, targets: torch.Tensor, counted: torch.Tensor, surprises: torch.Tensor
@@ -90,13 +86,13 @@ class CausalityProbes:
         self._batches.setdefault(inputs.shape[1], []).append(batch)
 
     def again(self, share: float, least: int, seed: int) -> CausalityProbes:
-        """Return other probes of the same evaluation; the arguments are as for a new one."""
+        """Return new probes of the same evaluation."""
         others = CausalityProbes(self._token_bytes, share, least, seed)
         others._batches = self._batches
         return others
 
     def run(self, model: Model, surprise: Surprise) -> None:
-        """Probe the model that the batches were evaluated with; *surprise* is what was evaluated."""
+        """Probe *model*, whose evaluation was watched."""
         for batches in self._batches.values():
             rows = Rows.joined(batches)
             self._nats += rows.surprises[rows.counted].sum(dtype=torch.float64).item()
@@ -109,21 +105,21 @@ class CausalityProbes:
 
     @property
     def factor(self) -> float:
-        """What a score is to be multiplied with, to be without what looking ahead brought: at least 1.
+        """The factor, at least 1, that adds the gain from looking ahead to a score.
 
-        An estimate below 0 is noise, and a model could make noise on purpose, for the luck of a low draw.
+        An estimate below 0 counts as 0: it is noise, which a model could make on purpose.
         """
         return 1 + max(self._brought(), 0) / self._nats if self._nats else 1.0
 
     def caught(self, tolerance: float) -> int:
-        """Return of how many probes a change exceeds *tolerance*, or is no number."""
+        """Return the number of probes with a change that exceeds *tolerance*, in nats, or is NaN."""
         return sum(not change <= tolerance for change in self._largest)
 
     def _drawn(self, rows: Rows) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
-        """Yield numbers of rows, the quantile of its positions at which each is probed, and its weight.
+        """Yield the numbers of rows, the quantile of its positions at which each is probed, and its weight.
 
-        One pass over the rows spreads its quantiles evenly, so that no position of all rows is left out by
-        chance. Several passes spread those of each row evenly, so that none is drawn twice.
+        One pass spreads its quantiles evenly over the rows, so that no position is left out by chance.
+        Several passes spread the quantiles of each row evenly, so that no position is drawn twice.
         """
         total = len(rows.inputs)
         count = min(max(self._least, math.ceil(self._share * total)), int(rows.counted.sum()))
@@ -138,7 +134,7 @@ class CausalityProbes:
                 yield order[some], quantiles[some], total / (passes * size)
 
     def _compare(self, rows: Rows, at: torch.Tensor, weight: float, surprises: torch.Tensor) -> None:
-        """Compare *surprises* with what they were, in rows that each stand for *weight* of them."""
+        """Compare *surprises* with those of the evaluation; each row stands for *weight* rows."""
         differences = (surprises - rows.surprises).double()
         before = rows.counted & (_positions(rows.inputs) <= at)
         self._largest.extend(torch.where(before, differences, 0).abs().amax(1).tolist())
@@ -147,17 +143,18 @@ class CausalityProbes:
         self._estimates.extend((weight * changes * rows.counted.sum(1)).tolist())
 
     def _brought(self) -> float:
-        """Return how many nats looking ahead brought in all, with two standard errors on top.
+        """Return the estimated gain from looking ahead in nats, plus two standard errors.
 
-        Whoever looks ahead seldom, and tries often, is else lucky some day; the honest have nothing to vary.
+        Otherwise a model that looks ahead seldom would be lucky in one of many trials. An honest one has no
+        error.
         """
         error = statistics.pstdev(self._estimates) * math.sqrt(len(self._estimates))
         return math.fsum(self._estimates) + 2 * error
 
     def _futures(self, rows: Rows, chosen: torch.Tensor) -> torch.Tensor:
-        """Return tokens to replace those of the *chosen* rows: half of them another row's, half random ones.
+        """Return tokens for the future of the *chosen* rows: of other rows for half of them, else random.
 
-        Other rows are of the same text. What is true of all of it, its topic say, only random tokens deny.
+        Other rows are of the same text: only random tokens contradict what all of it shares, like its topic.
         """
         total, device = len(rows.inputs), rows.inputs.device
         further = torch.randint(1, max(total, 2), chosen.shape, generator=self._random)
@@ -167,9 +164,9 @@ class CausalityProbes:
         return torch.where(is_random.to(device), anything, others)
 
     def _opened(self, futures: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        """Return rows of which a quarter has a special token at *at*, and a quarter a random one.
+        """Return *futures*, with a special token at *at* in a quarter of them, a random one in a quarter.
 
-        For looking ahead may pay at few tokens only, which other rows seldom have in that place.
+        Looking ahead may pay at few tokens only, which other rows seldom have in that place.
         """
         lot = torch.rand(at.shape, generator=self._random)
         special = self._specials[torch.randint(len(self._specials), at.shape, generator=self._random)]
@@ -179,7 +176,7 @@ class CausalityProbes:
 
 
 def _at(quantiles: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Return, (B, 1), the position at a quantile of those that count in each row."""
+    """Return the position (B, 1) at a quantile of those that count in each row."""
     counts = counted.sum(1, keepdim=True)
     before = (quantiles.to(counted.device)[:, None] * counts).long().clamp(max=counts - 1)
     return (counted.cumsum(1) > before).byte().argmax(1, keepdim=True)

@@ -1,8 +1,8 @@
-"""Sealing: a trained network becomes weights and a plain graph, which can be scored without its code.
+"""Sealing: a trained model becomes weights and a plain graph, which can be scored without its code.
 
-The graph is what torch.export traces, in functional ATen operators, written as JSON into the metadata of one
-safetensors file. No part of it is a pickle, and none of it is code: torch.export's own files run what
-they were made to run when they are loaded. All this happens inside the trial and is not trusted.
+The graph is traced by torch.export, in functional ATen operators, and written as JSON into the metadata of
+one safetensors file. It holds no pickle and no code, unlike torch.export's own files. All this happens inside
+the trial and is not trusted.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 from pytest_autoresearch.errors import ExportError, OperatorForbidden
-from pytest_autoresearch.scoring.operators import ATEN, OPERATORS, Reference, check_arguments, encode
+from pytest_autoresearch.scoring.arguments import Reference, encode
+from pytest_autoresearch.scoring.operators import ATEN, OPERATORS, check_arguments
 
 KEY = "sealed"  # of the graph in the file's metadata
-
-ASSERTIONS = ("aten._assert", "aten.sym_constrain")  # of the tracer's; nothing depends on them
+ASSERTIONS = ("aten._assert", "aten.sym_constrain")  # the tracer's own; nothing depends on them
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 """Maps tokens, int64 (B, T), to logits, (B, T, vocabulary), for any B."""
-
 
 # What to do about an operator that a sealed model may not use; the first that matches its name counts.
 RELIEFS = (
@@ -72,11 +71,7 @@ class SealedModel:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the graph, which stands for the weights too.
-
-        A run sends it when its training ends, and the clock stops. Only the model with this digest can be
-        scored, so nothing that is computed afterwards counts.
-        """
+        """The SHA-256 of the graph, which covers the weights too. The clock stops when a run announces it."""
         return text_digest(self.graph)
 
     def write(self, file: BinaryIO) -> None:
@@ -85,17 +80,17 @@ class SealedModel:
 
 
 class Trace:
-    """A model's graph, traced: it can be sealed with the weights that the model has then."""
+    """A model's graph, to be sealed with the weights that the model has then."""
 
     def __init__(self, model: Model, tokens: torch.Tensor) -> None:
         """Trace a model; ambient autocast is traced with it.
 
         Args:
-            model: a module in eval mode, compiled or not, or a mere function of tokens.
+            model: a module in eval mode, compiled or not, or a function of tokens.
             tokens: int64 (B, T) in the model's range, on its device; B is an example and greater than 1.
 
         Raises:
-            ExportError: the model does something that a sealed one cannot do.
+            ExportError: the model does something that a sealed model cannot do.
         """
         program = _exported(model, tokens)
         self._held: dict[str, Any] = {**program.state_dict, **program.constants}
@@ -108,15 +103,12 @@ class Trace:
             ExportError: a weight is not a plain tensor.
         """
         weights: dict[str, torch.Tensor] = {}
-        nodes = []
-        for node in self._nodes:
+        nodes = list(self._nodes)
+        for number, node in enumerate(nodes):
             if node[0] == "weight":
                 weight = _copied(self._weight(node[1], model))
-                name = digest(weight)
-                weights[name] = weight
-                nodes.append(["weight", name])
-            else:
-                nodes.append(node)
+                weights[name := digest(weight)] = weight
+                nodes[number] = ["weight", name]
         return SealedModel(json.dumps(nodes, separators=(",", ":")), weights)
 
     def _weight(self, name: str, model: Model) -> torch.Tensor:
@@ -131,12 +123,12 @@ class Trace:
 
 
 def seal(model: Model, tokens: torch.Tensor) -> SealedModel:
-    """Trace a model and seal it at once; the arguments and errors are those of :class:`Trace`."""
+    """Trace and seal a model; the arguments and errors are those of :class:`Trace`."""
     return Trace(model, tokens).seal(model)
 
 
 def digest(weight: torch.Tensor) -> str:
-    """Return the SHA-256 of a weight, contiguous and on the CPU: of its dtype, its shape and its bytes."""
+    """Return the SHA-256 of the dtype, the shape and the bytes of a weight, contiguous and on the CPU."""
     found = hashlib.sha256(f"{weight.dtype}{list(weight.shape)}".encode())
     found.update(weight.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
@@ -148,7 +140,7 @@ def text_digest(graph: str) -> str:
 
 
 def _copied(weight: torch.Tensor) -> torch.Tensor:
-    """Return a weight, contiguous and on the CPU, in memory that it shares with no other."""
+    """Return a copy of a weight, contiguous and on the CPU."""
     try:
         plain = weight.detach().resolve_conj().resolve_neg()
         plain = plain.to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -163,7 +155,7 @@ def _copied(weight: torch.Tensor) -> torch.Tensor:
 
 
 class _Evaluation(nn.Module):
-    """What is traced: the model, or the mere function, under the autocast that surrounds it."""
+    """The module to trace: the model, or the function, under the autocast that surrounds it."""
 
     def __init__(self, model: Model, device: str) -> None:
         super().__init__()
@@ -181,7 +173,7 @@ class _Evaluation(nn.Module):
 
 
 def _exported(model: Model, tokens: torch.Tensor) -> ExportedProgram:
-    """Trace the model; decompose what is left of it only if need be, for that takes as long again."""
+    """Trace the model; decompose its graph only where needed, because that takes as long again."""
     device = tokens.device.type
     evaluation = _Evaluation(model, device)
     try:
@@ -190,7 +182,7 @@ def _exported(model: Model, tokens: torch.Tensor) -> ExportedProgram:
             called = {_name(node) for node in program.graph.nodes if node.op == "call_function"}
             if not all(name in OPERATORS or name.startswith(ASSERTIONS) for name in called):
                 program = program.run_decompositions(_table())
-    except Exception as error:  # whatever: export runs the model's own code
+    except Exception as error:  # any: export runs the model's own code
         raise ExportError(_trouble(error)) from error
     signature = program.graph_signature
     if changed := [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]:
@@ -201,7 +193,7 @@ def _exported(model: Model, tokens: torch.Tensor) -> ExportedProgram:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep the tracer's remarks, and the graphs that it prints when it fails, off the screen."""
+    """Suppress the tracer's log, and the graphs that it prints when it fails."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -213,7 +205,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _table() -> dict[OpOverload[..., Any], Callable[..., Any]]:
-    """Return torch's decompositions, but none of what a sealed graph may hold: that computes as it did."""
+    """Return torch's decompositions, except of operators that a sealed graph may hold."""
     table: dict[OpOverload[..., Any], Callable[..., Any]] = dict(default_decompositions())
     return {function: how for function, how in table.items() if str(function) not in ATEN}
 
@@ -232,10 +224,7 @@ def _trouble(error: Exception) -> str:
 
 
 def _graph(program: ExportedProgram) -> list[list[Any]]:
-    """Return the nodes as JSON has them, the logits last, but for the names of the weights.
-
-    A node is ``["tokens"]``, ``["weight", name in the model]`` or ``[operator, args, kwargs]``.
-    """
+    """Return nodes, ``["tokens"]``, ``["weight", name]`` or ``[operator, args, kwargs]``, logits last."""
     placed = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     numbers: dict[Node, int] = {}
     graph: list[list[Any]] = []
@@ -243,7 +232,7 @@ def _graph(program: ExportedProgram) -> list[list[Any]]:
         numbers[node] = len(graph)
         if node.op == "call_function":
             graph.append(_call(node, numbers))
-        elif node.op != "placeholder":  # a graph of its own, for the operator that comes with it
+        elif node.op != "placeholder":  # a nested graph, for a higher-order operator
             raise ExportError(f"{_relief(next(iter(node.users)))}{_place(node)}")
         elif placed[node.name].kind is InputKind.USER_INPUT:
             graph.append(["tokens"])
@@ -253,7 +242,7 @@ def _graph(program: ExportedProgram) -> list[list[Any]]:
 
 
 def _needed(program: ExportedProgram) -> list[Node]:
-    """Return the tokens and all on which the logits depend, in order: no assertion, and nothing unused."""
+    """Return the tokens and the nodes that the logits depend on, in order, without assertions."""
     (output,) = (node for node in program.graph.nodes if node.op == "output")
     (results,) = output.args
     if not isinstance(results, tuple) or len(results) != 1 or not isinstance(results[0], Node):
@@ -270,11 +259,11 @@ def _needed(program: ExportedProgram) -> list[Node]:
 
 def _call(node: Node, numbers: dict[Node, int]) -> list[Any]:
     name = _name(node)
-    # Layout and pinning are how memory is arranged; the scorer has its own arrangement.
+    # Layout and pinning concern memory alone; the scorer has its own.
     kwargs = {key: value for key, value in node.kwargs.items() if key not in {"layout", "pin_memory"}}
     try:
         if name not in OPERATORS:
-            raise OperatorForbidden(_relief(node))  # noqa: TRY301 - the place is said of both
+            raise OperatorForbidden(_relief(node))  # noqa: TRY301 - the place is added to both
         args, kwargs = _argument(list(node.args), numbers), _argument(kwargs, numbers)
         check_arguments(name, args, kwargs)
         return [name, encode(args), {key: encode(value) for key, value in kwargs.items()}]
@@ -295,7 +284,7 @@ def _argument(value: Any, numbers: dict[Node, int]) -> Any:
 
 
 def _name(node: Node) -> str:
-    """Return what a sealed graph calls the function of a node: ``aten.mul.Tensor``, ``operator.add``."""
+    """Return the name of a node's function in a sealed graph: ``aten.mul.Tensor``, ``operator.add``."""
     function: Any = node.target
     if isinstance(function, OpOverload | HigherOrderOperator):
         return str(function)
@@ -303,7 +292,7 @@ def _name(node: Node) -> str:
 
 
 def _relief(node: Node) -> str:
-    """Return what to do about an operator, by the name of the one that the author wrote."""
+    """Return the name of the operator that the author wrote, and what to do about it."""
     origins = node.meta.get("from_node")
     name = str(origins[0].target) if origins else _name(node)
     short = re.sub(r"^(aten\..+)\.\w+$", r"\1", name)
@@ -311,7 +300,7 @@ def _relief(node: Node) -> str:
 
 
 def _place(node: Node) -> str:
-    """Return the last line of the author's code on the way to a node, in brackets, if it is known."""
+    """Return the last line of the author's code that led to a node, in brackets, if it is known."""
     lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     own = [(file, line) for file, line in lines if file != __file__ and "torch" not in PurePath(file).parts]
     return f" ({PurePath(own[-1][0]).name}:{own[-1][1]})" if own else ""

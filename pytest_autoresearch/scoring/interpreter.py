@@ -1,7 +1,8 @@
-"""The sealed model as the scorer has it: a hostile file, checked, and interpreted operator by operator."""
+"""A sealed model in the scorer: a hostile file, checked and then interpreted operator by operator."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import re
@@ -12,26 +13,17 @@ import torch
 from safetensors.torch import load
 
 from pytest_autoresearch.errors import ModelRefused, OperatorForbidden
+from pytest_autoresearch.scoring.arguments import DTYPES, Reference, decode, references
 from pytest_autoresearch.scoring.export import KEY, digest, text_digest
-from pytest_autoresearch.scoring.operators import (
-    CASTS,
-    CREATION,
-    DTYPES,
-    SHAPES,
-    Reference,
-    called,
-    check_arguments,
-    decode,
-    references,
-)
-from pytest_autoresearch.system.text import quoted
+from pytest_autoresearch.scoring.operators import CASTS, CREATION, SHAPES, called, check_arguments
+from pytest_autoresearch.text import quoted
 
 LARGEST_GRAPH = 16 << 20  # bytes of JSON
 MOST_NODES = 20_000
 COMPARISONS = ["eq", "ge", "gt", "le", "lt", "ne"]
-# What is computed once and not for every row, unless it depends on the tokens: casts of weights, and masks.
-# Products and sums of many numbers are not, for the time that a model may predict for is meant for many rows:
-# with all of it for one computation a model could go on training.
+# Computed once and not for every row, unless it depends on the tokens: casts of weights, and masks. Products
+# and sums of many numbers are computed for every row: the time that a model may predict for is meant for many
+# rows, and with all of it for one computation a model could go on training.
 COMPUTED_ONCE = (
     SHAPES
     | CASTS
@@ -41,8 +33,9 @@ COMPUTED_ONCE = (
         *("aten.__and__.Tensor", "aten.bitwise_and.Tensor", "aten.logical_and.default", "aten.sub.Tensor"),
     }
 )
-# Matched at the beginning only: further on a message may quote the model, which could so choose its verdict.
+# Matched at the beginning only: later parts may quote the model, which could thus choose its verdict.
 ACCELERATOR_FULL = re.compile(r"(CUDA|HIP|MPS) .*out of memory|\w+ error: \w+_STATUS_ALLOC_FAILED")
+M_PERTURB, FILLING = -6, 0xA5  # an option of glibc's malloc, and the complement of what it fills with
 COARSE = (torch.float16, torch.bfloat16)  # of 11 and 8 significant bits
 
 
@@ -55,7 +48,7 @@ class Call:
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     dead: list[int] = dataclasses.field(default_factory=list)
-    """Nodes whose values nobody needs any more after this one."""
+    """Nodes whose values are not needed after this one."""
 
     @property
     def references(self) -> Iterator[int]:
@@ -63,15 +56,15 @@ class Call:
         return (reference.node for reference in references([*self.args, *self.kwargs.values()]))
 
     def widened(self) -> Self:
-        """Return the same with float32 for a 16-bit type."""
+        """Return the same call with float32 in place of 16-bit types."""
         kwargs = {key: _widened(value) for key, value in self.kwargs.items()}
         return dataclasses.replace(self, args=[_widened(value) for value in self.args], kwargs=kwargs)
 
     def __call__(self, values: Mapping[int, Any]) -> Any:
-        """Return its value, given those of earlier nodes.
+        """Return its value, given the values of earlier nodes.
 
         Raises:
-            Refused: the operator cannot be applied to them.
+            ModelRefused: the operator cannot be applied to them.
             Exception: the accelerator is out of memory; see :func:`is_out_of_memory`.
         """
         try:
@@ -84,21 +77,21 @@ class Call:
 
 
 class Interpreter:
-    """A sealed model: called with tokens, it interprets its graph."""
+    """A sealed model; a call interprets its graph."""
 
     def __init__(
         self, content: bytes, announced: str, device: torch.device, most_nodes: int = MOST_NODES
     ) -> None:
-        """Load a file and check all of it that can be checked without running it.
+        """Load a model and check everything that can be checked without running it.
 
         Args:
-            content: of the file, from memory that its author cannot reach.
-            announced: the digest of the model as it was when the clock stopped.
-            device: to compute on.
-            most_nodes: that the graph may have.
+            content: the file, in memory that its author cannot reach.
+            announced: the digest that the run announced when its clock stopped.
+            device: the device to compute on.
+            most_nodes: the number of nodes that the graph may have.
 
         Raises:
-            Refused: the file is malformed, or holds another model.
+            ModelRefused: the file is malformed, or holds another model.
         """
         weights, text = _parsed(content)
         if text_digest(text) != announced:  # and it names each of its weights by digest
@@ -123,14 +116,14 @@ class Interpreter:
         if self._tokens < 0:
             raise ModelRefused("its graph has no tokens")
         self.nodes = len(nodes)
-        """Of its graph."""
+        """The number of nodes of its graph."""
         self._output = len(nodes) - 1
         self._drop_the_unused()
-        self._bury_the_dead()
+        self._drop_values_early()
 
     @property
     def coarse(self) -> bool:
-        """Whether some of the graph computes in a 16-bit type, as its weights and its casts say."""
+        """Whether a weight or a cast of the graph has a 16-bit type."""
         held = (weight.dtype for weight in self._fixed.values())
         given = (value for call in self._calls.values() for value in (*call.args, *call.kwargs.values()))
         return any(isinstance(value, torch.dtype) and value in COARSE for value in (*held, *given))
@@ -143,11 +136,11 @@ class Interpreter:
         self._settled = None
 
     @torch.no_grad()
-    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, T, V), floating, of tokens int64 (B, T).
+    def __call__(self, tokens: torch.Tensor) -> Any:
+        """Return the value of the last node for *tokens*: of an honest model logits, of another one anything.
 
         Raises:
-            Refused: an operator cannot be applied, or the result is something else.
+            ModelRefused: an operator cannot be applied.
         """
         if self._settled is None:
             self._settled = self._folded()
@@ -157,12 +150,7 @@ class Interpreter:
             values[number] = call(values)
             for other in call.dead:
                 del values[other]
-        logits = values[self._output]
-        if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
-            raise ModelRefused("its output is no floating tensor")
-        if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
-            raise ModelRefused(f"its output is of shape {tuple(logits.shape)}, not (B, T, vocabulary)")
-        return logits
+        return values[self._output]
 
     def _add(self, number: int, node: object, weights: Mapping[str, torch.Tensor]) -> None:
         match node:
@@ -184,7 +172,7 @@ class Interpreter:
                 raise ModelRefused(f"node {number} of its graph is neither tokens, a weight nor a call")
 
     def _drop_the_unused(self) -> None:
-        """Forget the nodes that the output does not come from."""
+        """Remove the nodes that the output does not depend on."""
         used, waiting = {self._output}, [self._output]
         while waiting:
             if call := self._calls.get(waiting.pop()):
@@ -195,10 +183,10 @@ class Interpreter:
         self._fixed = {number: weight for number, weight in self._fixed.items() if number in used}
 
     def _folded(self) -> tuple[Mapping[int, Any], Mapping[int, Call]]:
-        """Return values that are the same for all tokens, and the calls that are left to compute the rest.
+        """Return the values that are the same for all tokens, and the calls that compute the rest.
 
         Raises:
-            Refused: an operator cannot be applied.
+            ModelRefused: an operator cannot be applied.
         """
         fixed: dict[int, Any] = dict(self._fixed)
         left: dict[int, Call] = {}
@@ -210,8 +198,8 @@ class Interpreter:
         read = {self._output}.union(*(call.references for call in left.values()))
         return {number: value for number, value in fixed.items() if number in read}, left
 
-    def _bury_the_dead(self) -> None:
-        """Have every value dropped once its last reader has run, so that a pass takes what eager takes."""
+    def _drop_values_early(self) -> None:
+        """Have each value dropped after its last reader: a pass takes no more memory than eager mode."""
         last: dict[int, int] = {}
         for number, call in self._calls.items():
             last.update({number: number, **dict.fromkeys(call.references, number)})
@@ -256,14 +244,27 @@ def _filled(value: Any, values: Mapping[int, Any]) -> Any:
     return [_filled(item, values) for item in value] if isinstance(value, list) else value
 
 
+def fill_memory() -> None:
+    """Fill uninitialised memory with a constant, in this process from now on.
+
+    An operator that returns such memory would otherwise return what an earlier row has left there: the list
+    of operators had one. torch fills what its operators ask for, and the C library what it hands out.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(M_PERTURB, FILLING)
+
+
 def first_line(error: BaseException) -> str:
-    """Return the kind of an error and the first line of what it says, which may quote the model."""
+    """Return the type of an error and the first line of its message, which may quote the model."""
     return f"{type(error).__name__}: {quoted(str(error).strip().partition(chr(10))[0], 120)}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an accelerator, which other processes use too, has no memory left for the scorer.
 
-    Of the host's memory a model has a limit of its own.
+    This is not about the host's memory, for which each model has a limit.
     """
     return isinstance(error, torch.OutOfMemoryError) or ACCELERATOR_FULL.match(str(error)) is not None

@@ -1,10 +1,10 @@
-"""One row's kernels, recorded once and launched together for every row: a CUDA graph.
+"""CUDA graphs: the kernels of one row are recorded once, and launched together for every row.
 
-A row alone is so little work for a GPU that launching its kernels one by one takes longer than they do. Rows
-are not computed together instead, because a model could learn from the others: in a batch it sees them, and
-under ``torch.func.vmap`` an index that is out of range in an embedding reads the values of the next row.
+One row is so little work for a GPU that launching its kernels takes longer than running them. Rows are not
+computed together, because a model could learn from the others: it sees them in a batch, and under
+``torch.func.vmap`` an out-of-range index in an embedding reads the values of the next row.
 
-Not run on a GPU so far: only what happens without one is tested.
+Not run on a GPU so far: only the path without one is tested.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pytest_autoresearch.scoring.export import Model
 
 
 def one_by_one(model: Model, device: torch.device) -> Model:
-    """Return *model*, to be called with one row at a time, in the way that is quickest on *device*."""
+    """Return *model*, to be called with one row at a time, in the quickest way on *device*."""
     return Recorded(model) if device.type == "cuda" else model
 
 
@@ -29,14 +29,10 @@ class Recorded:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return logits (1, T, vocabulary) of tokens (1, T).
-
-        Raises:
-            Refused: as the model does.
-        """
+        """Return logits (1, T, vocabulary) of tokens (1, T); the errors are the model's."""
         if self._is_new:
             self._is_new = False
-            self._model(tokens)  # fails here if ever, and makes what is made once
+            self._model(tokens)  # fails here if at all, and computes what is computed once
             self._try_to_record(tokens)
         if self._graph is None or tokens.shape != self._tokens.shape:
             return self._model(tokens)
@@ -45,7 +41,7 @@ class Recorded:
         return self._logits.clone()
 
     def _try_to_record(self, tokens: torch.Tensor) -> None:
-        """Record the model, unless Python waits for what the GPU computes: for the size of a tensor, say."""
+        """Record the model, unless it makes Python wait for the GPU, for example for the size of a tensor."""
         self._tokens = tokens.clone()
         graph = None
         try:
@@ -60,9 +56,9 @@ class Recorded:
             self._graph = graph
 
     def _try_without_waiting(self) -> None:
-        """Call the model on another stream, as a recording demands, and fail where it waits for the GPU.
+        """Call the model on another stream, as a recording demands, and fail if it waits for the GPU.
 
-        Found out while recording, it would leave torch's allocator in the middle of it.
+        A failure in the middle of a recording would leave torch's allocator in the middle of it.
         """
         other = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         other.wait_stream(torch.cuda.current_stream())

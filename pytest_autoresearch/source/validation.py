@@ -1,15 +1,14 @@
-"""A proposed change, checked without running it."""
+"""Checks of a proposed script that need no run."""
 
 from __future__ import annotations
 
-import os
-import stat
-import warnings
 from pathlib import Path
 
-from pytest_autoresearch.errors import ProposalRefused
+from pytest_autoresearch.errors import FileRefused, ProposalRefused
 from pytest_autoresearch.source import constants
-from pytest_autoresearch.system.text import quoted, single_line
+from pytest_autoresearch.source.parse import quiet
+from pytest_autoresearch.system.files import read_bounded
+from pytest_autoresearch.text import quoted, single_line
 
 LARGEST = 256 * 1024
 """The size of a script beyond which it is refused, in bytes."""
@@ -19,23 +18,12 @@ def read(path: Path) -> str:
     """Return the text of a script that an agent may have written.
 
     Raises:
-        Refused: it is a link, or no regular file, or has other names, or is too large or no UTF-8.
+        ProposalRefused: it is a link or no regular file, has other names, is too large, or is not UTF-8.
     """
     try:
-        # Without waiting for whoever writes to a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ProposalRefused(f"{path.name} cannot be read: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise ProposalRefused(f"{path.name} is not a file of its own: no link, pipe or device is read")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(LARGEST + 1)
-    finally:
-        os.close(descriptor)
-    if len(data) > LARGEST:
-        raise ProposalRefused(f"{path.name} has more than {LARGEST} bytes")
+        data = b"".join(read_bounded(path, LARGEST, sole_name=True))
+    except FileRefused as error:
+        raise ProposalRefused(f"{path.name} {error}") from error
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -43,20 +31,20 @@ def read(path: Path) -> str:
 
 
 def check(source: str, incumbent: str, device: str, fixed: str) -> None:
-    """Raise :class:`Refused` if the proposed script *source* is not worth a run.
+    """Refuse a proposed script *source* that is not worth a run.
 
-    *incumbent* is the script that it would replace, *device* (``cuda`` or ``cpu``) where it would
-    run, *fixed* the text of ``prepare.py``. It must be UTF-8 without NUL, of at most
-    :data:`LARGEST` bytes, compile, differ from the incumbent, and break no module-level assert that
-    can be evaluated.
+    It must be UTF-8 without NUL, of at most :data:`LARGEST` bytes, compile, differ from the *incumbent*
+    script, and break no module-level assert that can be evaluated on *device* (``cuda`` or ``cpu``) with
+    *fixed*, the text of ``prepare.py``.
+
+    Raises:
+        ProposalRefused: it fails one of these checks.
     """
     _check_compiles(_encoded(source))
     if source == incumbent:
-        msg = "nothing was changed"
-        raise ProposalRefused(msg)
+        raise ProposalRefused("nothing was changed")
     if broken := constants.broken_assert(source, device, fixed):
-        msg = f"{quoted(broken)} does not hold"
-        raise ProposalRefused(msg)
+        raise ProposalRefused(f"{quoted(broken)} does not hold")
 
 
 def _encoded(source: str) -> bytes:
@@ -64,32 +52,24 @@ def _encoded(source: str) -> bytes:
         encoded = source.encode()
     except UnicodeEncodeError as error:
         line = source.count("\n", 0, error.start) + 1
-        msg = f"line {line}: not encodable as UTF-8"
-        raise ProposalRefused(msg) from error
+        raise ProposalRefused(f"line {line}: not encodable as UTF-8") from error
     if len(encoded) > LARGEST:
-        msg = f"{len(encoded)} bytes, at most {LARGEST} are allowed"
-        raise ProposalRefused(msg)
+        raise ProposalRefused(f"{len(encoded)} bytes, at most {LARGEST} are allowed")
     if b"\0" in encoded:
         line = encoded.count(b"\n", 0, encoded.index(b"\0")) + 1
-        msg = f"line {line}: a NUL byte"
-        raise ProposalRefused(msg)
+        raise ProposalRefused(f"line {line}: a NUL byte")
     return encoded
 
 
 def _check_compiles(encoded: bytes) -> None:
-    with warnings.catch_warnings():
-        # A run shows them; here they would be errors wherever pytest is told to make them so.
-        warnings.simplefilter("ignore")
-        try:
+    try:
+        with quiet():  # a run shows the warnings
             # Bytes, as Python reads the file: a declaration of another encoding counts.
             compile(encoded, "train.py", "exec", dont_inherit=True)
-        except SyntaxError as error:
-            where = f"line {error.lineno}: " if error.lineno else ""
-            msg = f"{where}{single_line(error.msg)}"
-            raise ProposalRefused(msg) from error
-        except (RecursionError, MemoryError) as error:
-            msg = "nested too deeply to compile"
-            raise ProposalRefused(msg) from error
-        except ValueError as error:
-            msg = f"does not compile: {single_line(str(error))}"
-            raise ProposalRefused(msg) from error
+    except SyntaxError as error:
+        where = f"line {error.lineno}: " if error.lineno else ""
+        raise ProposalRefused(f"{where}{single_line(error.msg)}") from error
+    except (RecursionError, MemoryError) as error:
+        raise ProposalRefused("nested too deeply to compile") from error
+    except ValueError as error:
+        raise ProposalRefused(f"does not compile: {single_line(str(error))}") from error

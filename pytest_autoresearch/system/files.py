@@ -1,4 +1,4 @@
-"""The disk: full, failing or read-only; what the harness writes then fails in one line, whoever writes it."""
+"""Files: one error for every disk that cannot be written, and safe reading of files from strangers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import errno
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_autoresearch.errors import DISK_FAILS, DISK_FULL, DISK_READ_ONLY, StorageError
+from pytest_autoresearch.errors import DISK_FAILS, DISK_FULL, DISK_READ_ONLY, FileRefused, StorageError
 
-ROOM = 16 << 20  # bytes; a file system that has less left is full, for what a run writes
+ROOM = 16 << 20  # bytes; for a run, a file system with less space counts as full
 KINDS = {
     errno.ENOSPC: DISK_FULL,
     errno.EDQUOT: DISK_FULL,
@@ -22,10 +23,10 @@ KINDS = {
     errno.EPERM: DISK_READ_ONLY,
     errno.EIO: DISK_FAILS,
 }
-# What git says of them, which does not always give the system's reason.
-NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded|Out of diskspace")
-NO_LEAVE = re.compile(r"Read-only file system|Permission denied|insufficient permission|not permitted")
-NO_LUCK = re.compile(
+# The messages of git, which do not always give the system's reason.
+NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|Out of diskspace")
+NO_PERMISSION = re.compile(r"Read-only file system|Permission denied|insufficient permission|not permitted")
+WRITE_FAILURE = re.compile(
     r"Input/output error|write error|unable to create directory"
     r"|(could not|couldn't|unable to|failed to) (write|append|fsync|set)",
     re.IGNORECASE,
@@ -33,45 +34,79 @@ NO_LUCK = re.compile(
 
 
 @contextlib.contextmanager
-def writing(place: Path | None = None) -> Iterator[None]:
-    """Raise :class:`StorageError` where the block meets an OSError.
+def writing(path: Path | None = None) -> Iterator[None]:
+    """Raise :class:`StorageError` for an OSError of the block.
 
     Args:
-        place: what is written, where the error does not tell; None is the folder for temporary files.
+        path: what is written, if the error does not say; None is the folder for temporary files.
     """
     try:
         yield
     except OSError as error:
-        where = error.filename or place or tempfile.tempdir or "no folder for temporary files"
+        where = error.filename or path or tempfile.tempdir or "no folder for temporary files"
         reason = error.strerror or str(error)
         raise StorageError(KINDS.get(error.errno or 0, DISK_FAILS), f"{reason}: {str(where)!r}") from error
 
 
-def storage_error(said: str, by: str, place: Path) -> StorageError | None:
-    """Return what to raise for what git has *said*; None if that has nothing to do with the disk.
-
-    Args:
-        said: all of it.
-        by: whom to name.
-        place: where it has been writing.
-    """
-    for form, kind in ((NO_ROOM, DISK_FULL), (NO_LEAVE, DISK_READ_ONLY), (NO_LUCK, DISK_FAILS)):
-        for line in said.splitlines():
-            if form.search(line):
-                found = _cause(said, place) if kind == DISK_FAILS else kind
-                return StorageError(found, f"{by} in {str(place)!r}: {line.strip()}")
+def storage_error(output: str, program: str, folder: Path) -> StorageError | None:
+    """Return the error for the *output* of a *program* that wrote in *folder*; None if no write failed."""
+    patterns = {NO_SPACE: DISK_FULL, NO_PERMISSION: DISK_READ_ONLY, WRITE_FAILURE: DISK_FAILS}
+    for pattern, kind in patterns.items():
+        for line in output.splitlines():
+            if pattern.search(line):
+                cause = _cause(output, folder) if kind == DISK_FAILS else kind
+                return StorageError(cause, f"{program} in {str(folder)!r}: {line.strip()}")
     return None
 
 
-def _cause(said: str, place: Path) -> str:
-    """Return what keeps git from writing, for it does not always give the system's reason."""
-    if os.strerror(errno.EIO) in said:
+def _cause(output: str, folder: Path) -> str:
+    if os.strerror(errno.EIO) in output:
         return DISK_FAILS
-    if is_full(place, 1 << 16):
+    if is_full(folder, 1 << 16):
         return DISK_FULL
-    return DISK_FAILS if os.access(place, os.W_OK) else DISK_READ_ONLY
+    return DISK_FAILS if os.access(folder, os.W_OK) else DISK_READ_ONLY
 
 
-def is_full(place: Path, room: int = ROOM) -> bool:
-    """Tell whether less than *room* bytes are left where *place* is."""
-    return shutil.disk_usage(place).free < room
+def is_full(path: Path, room: int = ROOM) -> bool:
+    """Return whether the file system of *path* has less than *room* bytes left."""
+    return shutil.disk_usage(path).free < room
+
+
+def read_bounded(
+    file: int | str | Path, largest: int, *, chunk: int = 1 << 20, sole_name: bool = False
+) -> Iterator[bytes]:
+    """Yield the content of a regular file that a stranger may have made, and may still be writing.
+
+    The size is taken once: a file that grows is read up to that size. A path is opened without following a
+    symbolic link in its last part, and without waiting for the writer of a pipe.
+
+    Args:
+        file: a path, or a descriptor, which stays open.
+        largest: the size in bytes beyond which it is refused.
+        chunk: how many bytes to yield at most at once.
+        sole_name: refuse a file that has other names (hard links).
+
+    Raises:
+        FileRefused: it is no regular file, is too large or cannot be read. The message continues a sentence
+            that begins with the name of the file.
+    """
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = file if isinstance(file, int) else os.open(file, flags)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileRefused("is no regular file")
+            if sole_name and status.st_nlink != 1:
+                raise FileRefused("has other names: no hard link is read")
+            if status.st_size > largest:
+                raise FileRefused(f"has {status.st_size:,} bytes, at most {largest:,} are allowed")
+            position = 0
+            while data := os.pread(descriptor, min(chunk, status.st_size - position), position):
+                yield data
+                position += len(data)
+        finally:
+            if not isinstance(file, int):
+                os.close(descriptor)
+    except OSError as error:
+        raise FileRefused(f"cannot be read: {error.strerror}") from error

@@ -1,22 +1,19 @@
-"""What a run prints, on the disk: its beginning and its end, however much there was in between."""
+"""The output of a run on the disk: its beginning and its end, without the middle of a long output."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pytest_autoresearch.system.files import writing
 
-HEAD, TAIL = 1 << 20, 1 << 20  # bytes of one run that are kept
-EXCERPT = 1 << 17  # bytes of a trial's runs together that are worth keeping for good
+HEAD, TAIL = 1 << 20, 1 << 20  # bytes that are kept of one run
+EXCERPT = 1 << 17  # bytes that are stored for good of all runs of a trial
 
 
 class BoundedLog:
-    """A file to which a run's output is appended, and is there at once: whoever writes it may be killed.
-
-    Of a long output the middle is left out, as it comes.
+    """A file to which the output of a run is appended. It is complete at any time, even if pytest is killed.
 
     Raises:
         StorageError: it cannot be written, now or later.
@@ -29,37 +26,35 @@ class BoundedLog:
             path.touch()
             self._file = path.open("r+b")
             self._gap = self._file.seek(0, os.SEEK_END) + HEAD  # where the middle would be
-        self._mark = b""  # stands there for what is left out
+        self._mark = b""  # the line in its place
         self._dropped = 0  # bytes
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def write(self, chunk: bytes) -> None:
-        """Take more output in."""
+        """Append output."""
         with writing(self._path):
             self._file.write(chunk)
-            if self._excess() > TAIL:  # not for every chunk: each time the end is written anew
+            if self._excess() > TAIL:  # not for every chunk, because each time the end is written again
                 self._shorten()
             self._file.flush()
 
     def close(self) -> None:
-        """Leave out what there is too much of."""
+        """Drop the rest of what exceeds the limits."""
         with writing(self._path), self._file:
             if self._excess() > 0:
                 self._shorten()
 
     def _excess(self) -> int:
-        """Return how many bytes there are beyond the beginning and the end that are kept."""
+        """Return how many bytes there are besides the beginning and the end that are kept."""
         return self._file.tell() - self._gap - len(self._mark) - TAIL
 
     def _shorten(self) -> None:
-        """Keep the beginning and the end. The file ends with the latest output at every moment of this."""
+        """Keep the beginning and the end. At each moment the file ends with the latest output."""
         self._dropped += self._excess()
         self._mark = left_out(self._dropped)
         self._file.seek(-TAIL, os.SEEK_END)
@@ -71,7 +66,7 @@ class BoundedLog:
 
 
 def excerpt(path: Path) -> bytes:
-    """Return a log, of one longer than :data:`EXCERPT` bytes its ends; nothing if there is none."""
+    """Return a log, or the two ends of one longer than :data:`EXCERPT` bytes; nothing if there is none."""
     if not path.is_file():
         return b""
     with path.open("rb") as file:
@@ -80,11 +75,10 @@ def excerpt(path: Path) -> bytes:
         if size <= EXCERPT:
             return file.read()
         head = file.read(EXCERPT // 4)
-        tail = EXCERPT - len(head)
-        file.seek(size - tail)
+        file.seek(len(head) - EXCERPT, os.SEEK_END)
         return head + left_out(size - EXCERPT) + file.read()
 
 
 def left_out(count: int) -> bytes:
-    """Return the line that stands for *count* bytes."""
+    """Return the line in the place of *count* bytes."""
     return f"\n[... {count:,} bytes left out ...]\n".encode()

@@ -1,60 +1,58 @@
-"""Signals: when they stop a session, and when they wait."""
+"""Signals: which of them stop a session, and when they wait. Only the main thread handles signals."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
-import pytest
-
-STOPS = (signal.SIGTERM, signal.SIGHUP)
+TERMINATIONS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end pytest as Ctrl-C does: through teardown and with a summary.
+def stoppable(stop: Callable[[str], object]) -> Iterator[None]:
+    """Call *stop* with a reason on SIGTERM and SIGHUP; it should raise what ends the session with teardown.
 
-    By default they would end pytest alone and leave its run training.
+    By default these signals end the process at once, and its run goes on training. A signal that is ignored,
+    as SIGHUP is under nohup, stays ignored. Off the main thread, signals keep their handlers.
     """
-    if threading.current_thread() is not threading.main_thread():
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        stop(f"stopped by {signal.Signals(number).name}")
+
+    on_main = threading.current_thread() is threading.main_thread()
+    default = [number for number in TERMINATIONS if on_main and signal.getsignal(number) is signal.SIG_DFL]
+    with _handled_by(handle, default):
         yield
-        return
-    # Under nohup SIGHUP is ignored, and stays so.
-    taken = {number: signal.signal(number, _stop) for number in STOPS if _is_default(number)}
-    try:
-        yield
-    finally:
-        for number, handler in taken.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block is done: what it writes belongs together."""
+    """Hold SIGINT, SIGTERM and SIGHUP back to the end of the block, so that its writes stay together.
+
+    Raises:
+        RuntimeError: this is not the main thread, whose end could still interrupt the block.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        raise RuntimeError("only the main thread can defer signals")
     waiting: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        waiting.append(number)
-
-    held = {number: signal.signal(number, note) for number in (signal.SIGINT, *STOPS)}
     try:
-        yield
+        with _handled_by(lambda number, _frame: waiting.append(number), (signal.SIGINT, *TERMINATIONS)):
+            yield
     finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
         if waiting:
             signal.raise_signal(waiting[0])
 
 
-def _is_default(number: int) -> bool:
-    return signal.getsignal(number) is signal.SIG_DFL
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    pytest.exit(f"stopped by {signal.Signals(number).name}")
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
+    replaced = {}
+    try:
+        for number in numbers:
+            replaced[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, before in replaced.items():
+            signal.signal(number, before)

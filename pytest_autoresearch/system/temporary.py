@@ -1,7 +1,7 @@
-"""Temporary folders, none of which outlives the process that made it by more than one session.
+"""Temporary folders. Those of a killed process are removed by the next session.
 
-All of them lie in one folder of this process's in TMPDIR. Whoever is killed leaves it; its lock is free then,
-and the next session knows by that to remove it.
+Each process has one folder in TMPDIR for all of them, with a lock in it. If that lock is free, the process is
+dead.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pytest_autoresearch.system.locks import Lock
 
 PREFIX = "pytest-autoresearch-"
 OURS = re.compile(rf"{PREFIX}(\d+)-[a-z0-9_]{{8}}")  # as mkdtemp names them
-OWNER = "owner"  # the lock's file
+OWNER = "owner"  # the file of the lock
 
 
 @contextlib.contextmanager
 def folder(name: str) -> Iterator[Path]:
-    """Yield a new folder, and remove it afterwards; *name* is what its own begins with."""
+    """Yield a new folder whose name begins with *name*, and remove it afterwards."""
     with writing():
         path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_own())).resolve()
     try:
@@ -38,19 +38,19 @@ def folder(name: str) -> Iterator[Path]:
 
 
 def sweep() -> int:
-    """Remove what killed processes of this user have left in TMPDIR, and return how many there were."""
+    """Remove the folders of killed processes of this user from TMPDIR, and return how many there were."""
     found = 0
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if path != _own() and _is_left(path):
+        if path != _own() and _is_abandoned(path):
             for inner in [inner for inner in path.iterdir() if inner.name != OWNER]:
-                remove(inner)  # the lock's file last: without it nobody knows what is left
+                remove(inner)  # the lock last: without it the rest would not be recognised
             remove(path)
             found += not path.exists()
     return found
 
 
 def remove(path: Path) -> None:
-    """Remove a folder, whatever a run has made of it: too deep for Python, or closed to its owner."""
+    """Remove a folder, even if a run has made it too deep for Python or taken its owner's rights."""
     with contextlib.suppress(OSError, RecursionError):
         shutil.rmtree(path)
     for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
@@ -66,7 +66,7 @@ def _own() -> Path:
     owner = os.getpid()
 
     def clean() -> None:
-        if os.getpid() == owner:  # and no fork of it
+        if os.getpid() == owner:  # not in a fork
             remove(path)
             lock.release()
 
@@ -74,8 +74,8 @@ def _own() -> Path:
     return path
 
 
-def _is_left(path: Path) -> bool:
-    """Tell whether the process that made *path* is dead."""
+def _is_abandoned(path: Path) -> bool:
+    """Return whether *path* is the folder of a dead process."""
     import psutil
 
     try:
@@ -84,7 +84,7 @@ def _is_left(path: Path) -> bool:
         if ours is None or status.st_uid != os.getuid() or not path.is_dir() or path.is_symlink():
             return False
         owner = path / OWNER
-        if not owner.exists() or not owner.stat().st_size:  # the lock is about to be taken, or never will be
+        if not owner.exists() or not owner.stat().st_size:  # not locked yet, or never
             return {owner}.issuperset(path.iterdir()) and not psutil.pid_exists(int(ours[1]))
         Lock(owner).release()
     except (LockHeld, OSError):

@@ -11,9 +11,10 @@ import pytest
 
 from pytest_autoresearch.agents.briefing import Briefing
 from pytest_autoresearch.agents.chain import AgentChain
+from pytest_autoresearch.campaign.costs import CostTotal
 from pytest_autoresearch.errors import AgentUnavailable, AllAgentsUnavailable, BudgetExhausted, NoAnswer
 from pytest_autoresearch.records.proposal import Failure, Proposal, Usage
-from pytest_autoresearch.sandbox.launch import Enforcer
+from pytest_autoresearch.sandbox.policy import Enforcer
 from tests.agents.test_briefing import brief
 
 Answer = str | None | Exception
@@ -43,37 +44,40 @@ class Scripted:
 
     def close(self) -> None:
         self.closed = True
+        self.gate.set()
 
     def _answer(self, briefing: Briefing) -> Proposal | None:
         answer = next(self._answers)
         if isinstance(answer, Exception):
             raise answer
+        if answer is None:
+            return None
         edited = briefing.script.replace("LR = 0.04", f"LR = len({answer!r})")
-        return None if answer is None else Proposal(edited, answer, usage=Usage(calls=1, cost=0.5))
+        return Proposal({"train.py": edited}, answer, usage=Usage(calls=1, cost=0.5))
 
 
 DIFFERENT = "LR = 0.04\n\n\n\nDEPTH = 5\n"
 SCRIPT = "LR = 0.04\n\n\n\nDEPTH = 4\n"
 
 
-def propose(panel: AgentChain, **fields: object) -> Proposal | None:
-    return panel.pytest_autoresearch_propose(brief(**{"script": SCRIPT, **fields}))  # type: ignore[arg-type]
+def propose(chain: AgentChain, script: str = SCRIPT, **fields: object) -> Proposal | None:
+    return chain.propose(brief(files={"train.py": script}, **fields))  # type: ignore[arg-type]
 
 
 def test_the_first_that_answers_is_taken() -> None:
-    panel = AgentChain([Scripted("a", "one"), Scripted("b")])
-    proposal = propose(panel)
+    chain = AgentChain([Scripted("a", "one"), Scripted("b")])
+    proposal = propose(chain)
     assert proposal is not None
     assert (proposal.agent, proposal.description, proposal.usage.cost) == ("a", "one", 0.5)
-    assert panel.name == "a, then b"
+    assert chain.name == "a, then b"
 
 
 def test_agents_of_one_name_are_told_apart() -> None:
-    panel = AgentChain(
+    chain = AgentChain(
         [Scripted("claude", AgentUnavailable("no key")), Scripted("claude", "one"), Scripted("claude")]
     )
-    assert panel.name == "claude, then claude 2, then claude 3"
-    proposal = propose(panel)
+    assert chain.name == "claude, then claude 2, then claude 3"
+    proposal = propose(chain)
     assert proposal is not None
     assert proposal.agent == "claude 2"
 
@@ -81,8 +85,8 @@ def test_agents_of_one_name_are_told_apart() -> None:
 def test_the_next_is_asked_where_one_has_no_answer() -> None:
     overloaded = NoAnswer("overloaded", usage=Usage(calls=3, cost=0.25))
     a, b = Scripted("a", overloaded, "two"), Scripted("b", "one")
-    panel = AgentChain([a, b])
-    first, second = propose(panel), propose(panel)
+    chain = AgentChain([a, b])
+    first, second = propose(chain), propose(chain)
     assert first is not None
     assert (first.agent, first.declined_by, first.usage) == (
         "b",
@@ -96,17 +100,17 @@ def test_the_next_is_asked_where_one_has_no_answer() -> None:
 
 def test_who_is_gone_is_not_asked_again() -> None:
     a = Scripted("a", AgentUnavailable("the key is refused"))
-    panel = AgentChain([a, Scripted("b", "one", "two")])
-    assert [propose(panel) is not None for _ in range(2)] == [True, True]
+    chain = AgentChain([a, Scripted("b", "one", "two")])
+    assert [propose(chain) is not None for _ in range(2)] == [True, True]
     assert len(a.asked) == 1
 
 
 def test_without_any_answer_the_trial_is_refused_and_the_loop_goes_on() -> None:
-    panel = AgentChain([Scripted("a", NoAnswer("declined", usage=Usage(calls=1)), "one")])
-    proposal = propose(panel)
+    chain = AgentChain([Scripted("a", NoAnswer("declined", usage=Usage(calls=1)), "one")])
+    proposal = propose(chain)
     assert proposal is not None
-    assert (proposal.unanswered, proposal.source, proposal.usage.calls) == ("a: declined", SCRIPT, 1)
-    assert propose(panel).description == "one"  # type: ignore[union-attr]
+    assert (proposal.unanswered, proposal.files, proposal.usage.calls) == ("a: declined", {}, 1)
+    assert propose(chain).description == "one"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -115,50 +119,50 @@ def test_without_any_answer_the_trial_is_refused_and_the_loop_goes_on() -> None:
     ids=["done", "spent", "last"],
 )
 def test_when_there_is_nothing_more_to_try_the_campaign_ends(answers: tuple[Answer, ...]) -> None:
-    panel = AgentChain([Scripted(f"agent {number}", answer) for number, answer in enumerate(answers)])
-    assert propose(panel) is None
+    chain = AgentChain([Scripted(f"agent {number}", answer) for number, answer in enumerate(answers)])
+    assert propose(chain) is None
 
 
 def test_when_nobody_is_left_it_says_why() -> None:
-    panel = AgentChain(
+    chain = AgentChain(
         [Scripted("a", AgentUnavailable("no key")), Scripted("b", BudgetExhausted("the limit is reached"))]
     )
     with pytest.raises(AllAgentsUnavailable, match="a: no key; b: the limit is reached"):
-        propose(panel)
+        propose(chain)
 
 
 def failure(agent: str, attempt: int = 0) -> Failure:
-    return Failure(Proposal(SCRIPT, "crashes", agent=agent), "oops", "", attempt)
+    return Failure(Proposal({"train.py": SCRIPT}, "crashes", agent=agent), "oops", "", attempt)
 
 
 def test_its_author_mends_a_crash() -> None:
-    panel = AgentChain(
-        [Scripted("a", "not mine"), Scripted("b", "mended", NoAnswer("declined", usage=Usage(calls=1)))]
+    chain = AgentChain(
+        [Scripted("a", "not mine"), Scripted("b", "repaired", NoAnswer("declined", usage=Usage(calls=1)))]
     )
-    told = brief(script=SCRIPT)
-    mended = panel.pytest_autoresearch_fix(told, failure("b"))
-    assert mended is not None
-    assert (mended.description, mended.agent) == ("mended", "b")
-    declined = panel.pytest_autoresearch_fix(told, failure("b", 1))
+    told = brief(files={"train.py": SCRIPT})
+    repaired = chain.fix(told, failure("b"))
+    assert repaired is not None
+    assert (repaired.description, repaired.agent) == ("repaired", "b")
+    declined = chain.fix(told, failure("b", 1))
     assert declined is not None
     assert (declined.unanswered, declined.usage) == ("b: declined", Usage(calls=1))
-    assert panel.pytest_autoresearch_fix(told, failure("a conftest")) is None
+    assert chain.fix(told, failure("a conftest")) is None
 
 
 @pytest.fixture
 def busy() -> Iterator[Callable[..., tuple[AgentChain, Scripted]]]:
-    """Make a panel whose one agent is asked ahead, and has not answered yet."""
+    """Make a chain whose one agent is asked ahead, and has not answered yet."""
     made: list[Scripted] = []
 
     def make(*answers: Answer) -> tuple[AgentChain, Scripted]:
         agent = Scripted("a", "now", *answers, takes_time=True)
         made.append(agent)
-        panel = AgentChain([agent])
-        running = propose(panel, number=1)
+        chain = AgentChain([agent])
+        running = propose(chain, number=1)
         agent.gate.clear()
         agent.asked.clear()
-        panel.prepare(brief(script=SCRIPT, number=2, running=running))
-        return panel, agent
+        chain.prefetch(brief(files={"train.py": SCRIPT}, number=2, running=(running,)))
+        return chain, agent
 
     yield make
     for agent in made:
@@ -168,24 +172,23 @@ def busy() -> Iterator[Callable[..., tuple[AgentChain, Scripted]]]:
 def test_the_next_proposal_is_prepared_while_a_run_trains(
     busy: Callable[..., tuple[AgentChain, Scripted]],
 ) -> None:
-    panel, agent = busy("ahead")
+    chain, agent = busy("ahead")
     agent.gate.set()
-    proposal = propose(panel, number=2)
+    proposal = propose(chain, number=2)
     assert proposal is not None
     assert proposal.description == "ahead"
     [told] = agent.asked
-    assert told.running is not None
-    assert told.running.description == "now"
+    assert [proposal.description for proposal in told.running] == ["now"]
 
 
 def test_what_was_prepared_is_merged_with_a_new_incumbent(
     busy: Callable[..., tuple[AgentChain, Scripted]],
 ) -> None:
-    panel, agent = busy("ahead")
+    chain, agent = busy("ahead")
     agent.gate.set()
-    proposal = propose(panel, number=2, script=DIFFERENT)
+    proposal = propose(chain, number=2, script=DIFFERENT)
     assert proposal is not None
-    assert proposal.source == DIFFERENT.replace("LR = 0.04", "LR = len('ahead')")
+    assert proposal.files["train.py"] == DIFFERENT.replace("LR = 0.04", "LR = len('ahead')")
     assert len(agent.asked) == 1
 
 
@@ -201,9 +204,9 @@ def test_what_was_prepared_is_merged_with_a_new_incumbent(
 def test_what_is_stale_is_asked_for_again_and_paid_for(
     busy: Callable[..., tuple[AgentChain, Scripted]], first: Answer, script: str
 ) -> None:
-    panel, agent = busy(first, "again")
+    chain, agent = busy(first, "again")
     agent.gate.set()
-    proposal = propose(panel, number=2, script=script)
+    proposal = propose(chain, number=2, script=script)
     assert proposal is not None
     assert proposal.description == "again"
     assert proposal.usage == Usage(calls=2, cost=1.0)
@@ -214,60 +217,112 @@ def test_what_is_stale_is_asked_for_again_and_paid_for(
 def test_who_has_declined_is_not_asked_again_for_the_same_trial(
     busy: Callable[..., tuple[AgentChain, Scripted]],
 ) -> None:
-    panel, agent = busy(NoAnswer("declined", usage=Usage(calls=1)), "another time")
+    chain, agent = busy(NoAnswer("declined", usage=Usage(calls=1)), "another time")
     agent.gate.set()
-    proposal = propose(panel, number=2)
+    proposal = propose(chain, number=2)
     assert proposal is not None
     assert (proposal.unanswered, proposal.usage, len(agent.asked)) == ("a: declined", Usage(calls=1), 1)
 
 
 def test_nothing_is_prepared_where_somebody_else_proposes() -> None:
     agent = Scripted("a", "one", takes_time=True)
-    panel = AgentChain([agent])
-    panel.prepare(brief(number=2, running=Proposal("", "a conftest's")))
+    chain = AgentChain([agent])
+    chain.prefetch(brief(number=2, running=(Proposal({}, "a conftest's"),)))
     assert not agent.asked
 
 
 def test_what_was_paid_for_nothing_is_in_the_next_trial() -> None:
     spent = BudgetExhausted("the limit is reached", usage=Usage(calls=1, cost=0.5))
-    panel = AgentChain([Scripted("a", spent)])
-    last = propose(panel)
+    chain = AgentChain([Scripted("a", spent)])
+    last = propose(chain)
     assert last is not None
     assert (last.unanswered, last.usage.cost) == ("a: the limit is reached", 0.5)
-    assert propose(panel, cost=0.5) is None
-    assert list(panel.last_words()) == ["a proposes no more: the limit is reached"]
+    assert propose(chain, cost=0.5) is None
+    assert list(chain.remarks()) == ["a proposes no more: the limit is reached"]
 
 
 def test_what_no_trial_has_used_is_told_in_the_end(busy: Callable[..., tuple[AgentChain, Scripted]]) -> None:
-    panel, agent = busy("ahead")
+    chain, agent = busy("ahead")
     agent.gate.set()
     deadline = time.monotonic() + 10
-    while not list(panel.last_words()) and time.monotonic() < deadline:
+    while not list(chain.remarks()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert list(panel.last_words()) == ["0.50 US dollars more were for answers that no trial has used"]
+    assert list(chain.remarks()) == ["0.50 US dollars more were for answers that no trial has used"]
+
+
+class Total(CostTotal):
+    """A total that is kept in memory, and notes who adds to it."""
+
+    def __init__(self) -> None:
+        self.paid = Usage()
+        self.is_stored = True
+        self.threads: set[threading.Thread] = set()
+
+    def add(self, usage: Usage) -> None:
+        self.paid += usage
+        self.threads.add(threading.current_thread())
+
+
+def test_every_cost_is_stored_once_and_on_the_main_thread(
+    busy: Callable[..., tuple[AgentChain, Scripted]],
+) -> None:
+    chain, agent = busy("ahead", NoAnswer("declined", usage=Usage(cost=0.25)), "repaired")
+    total = Total()
+    chain.budget.open(total, Usage())
+    agent.gate.set()
+    assert propose(chain, number=2) is not None
+    assert total.paid.cost == 1.0  # of the proposal before, and of the one that was prefetched
+    for cost in (1.25, 1.75):
+        assert chain.fix(brief(files={"train.py": SCRIPT}), failure("a")) is not None
+        assert total.paid.cost == cost
+    chain.close()
+    assert total.paid.cost == 1.75
+    assert total.threads == {threading.main_thread()}
+
+
+@pytest.mark.parametrize("answer", ["ahead", NoAnswer("declined", usage=Usage(cost=0.5))], ids=["yes", "no"])
+def test_a_prefetched_answer_that_nobody_fetched_is_paid_in_the_end(
+    busy: Callable[..., tuple[AgentChain, Scripted]], answer: Answer
+) -> None:
+    chain, _ = busy(answer)
+    total = Total()
+    chain.budget.open(total, Usage())
+    for _ in range(2):
+        chain.close()
+        assert total.paid.cost == 1.0
+        assert total.threads == {threading.main_thread()}
+        assert list(chain.remarks()) == ["0.50 US dollars more were for answers that no trial has used"]
+
+
+def test_what_an_earlier_session_left_is_in_the_next_trial() -> None:
+    chain = AgentChain([Scripted("a", "one")])
+    chain.budget.open(Total(), Usage(calls=3, cost=2.0))
+    proposal = propose(chain, cost=1.0)
+    assert proposal is not None
+    assert proposal.usage == Usage(calls=4, cost=2.5)
 
 
 def test_every_question_knows_what_was_paid_so_far(busy: Callable[..., tuple[AgentChain, Scripted]]) -> None:
-    panel, agent = busy("ahead", "mended")
+    chain, agent = busy("ahead", "repaired")
     agent.gate.set()
-    assert propose(panel, number=2, cost=9.0) is not None
-    mended = panel.pytest_autoresearch_fix(brief(script=SCRIPT, cost=9.0), failure("a"))
-    assert mended is not None
+    assert propose(chain, number=2, cost=9.0) is not None
+    repaired = chain.fix(brief(files={"train.py": SCRIPT}, cost=9.0), failure("a"))
+    assert repaired is not None
     assert [told.cost for told in agent.asked] == [0.5, 9.0]
 
 
 def test_an_error_on_the_way_is_raised_where_it_is_seen(
     busy: Callable[..., tuple[AgentChain, Scripted]],
 ) -> None:
-    panel, agent = busy(OSError("in a thread"), OSError("where all can see"))
+    chain, agent = busy(OSError("in a thread"), OSError("where all can see"))
     agent.gate.set()
     with pytest.raises(OSError, match="where all can see"):
-        propose(panel, number=2)
+        propose(chain, number=2)
 
 
 def test_who_answers_at_once_is_not_asked_ahead() -> None:
     agent = Scripted("a", "one")
-    AgentChain([agent]).prepare(brief())
+    AgentChain([agent]).prefetch(brief())
     assert agent.asked == []
 
 
@@ -277,13 +332,13 @@ def test_the_header_says_what_agents_can_reach() -> None:
     open_, _, closed, cost = AgentChain(agents).header(max_cost=1.0)
     assert open_.startswith("agent codex: NO SANDBOX!")
     assert closed == "agent claude: sandbox bwrap, without this repository and the data"
-    assert cost == "agent claude: only what its output says that it has cost counts for the limit"
+    assert cost == "agent claude: the limit counts only the cost that its output states"
     assert len(list(AgentChain(agents).header(None))) == 2
 
 
 def test_every_agent_is_closed() -> None:
     agents = [Scripted("a"), Scripted("b")]
-    AgentChain(agents).pytest_unconfigure()
+    AgentChain(agents).close()
     assert all(agent.closed for agent in agents)
 
 

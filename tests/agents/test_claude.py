@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -19,12 +18,13 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
+from pytest_autoresearch.agents.agent import AgentOptions
 from pytest_autoresearch.agents.briefing import Briefing, stable_context, trial_context
-from pytest_autoresearch.agents.claude.agent import NUDGES, TURNS, Claude
-from pytest_autoresearch.errors import AgentUnavailable, BudgetExhausted, NoAnswer
+from pytest_autoresearch.agents.claude.agent import MAX_TURNS, MAX_TURNS_WITHOUT_TOOL, Claude
+from pytest_autoresearch.errors import AgentUnavailable, BudgetExhausted, NoAnswer, UsageError
 from pytest_autoresearch.records.proposal import Failure, Proposal, Usage
 from pytest_autoresearch.records.trial import Trial
-from pytest_autoresearch.settings import KEY as SETTINGS
+from pytest_autoresearch.source.files import digest
 from tests.anthropic_server import (
     COST,
     KEY,
@@ -81,9 +81,9 @@ def server(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Anthropic
 
 
 @pytest.fixture
-def make(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Make:
+def make(request: pytest.FixtureRequest) -> Make:
     def make(model: str = "", **changed: Any) -> Claude:
-        claude = Claude(model, dataclasses.replace(pytestconfig.stash[SETTINGS], **changed))
+        claude = Claude(model, AgentOptions(script=Path("experiment/train.py"), **changed))
         request.addfinalizer(claude.close)
         return claude
 
@@ -96,8 +96,9 @@ def brief(history: Sequence[Trial] = (), **changed: Any) -> Briefing:
         number=len(history) + 1,
         program="Lower val_bpb.\n",
         fixed="TIME_BUDGET = 1\n",
-        script=SCRIPT,
-        start=SCRIPT,
+        files={"train.py": SCRIPT},
+        start_files={"train.py": SCRIPT},
+        script_name="train.py",
         history=history,
         score=2.56,
         noise=0.01,
@@ -125,14 +126,14 @@ def test_it_edits_and_submits(server: AnthropicServer, make: Make) -> None:
     )
     proposal = make().propose(brief())
     usage = Usage(2, 2_000, 4_000, 6_000, 800, COST + COST)
-    assert proposal == Proposal(MENDED, "LR 0.04 -> 0.05", "it is too low", usage=usage)
+    assert proposal == Proposal({"train.py": MENDED}, "LR 0.04 -> 0.05", "it is too low", usage=usage)
 
 
 def test_a_whole_file_and_its_submission_fit_one_answer(server: AnthropicServer, make: Make) -> None:
     server.says(message(use("write_file", text=MENDED), submit()))
     proposal = make().propose(brief())
     assert proposal is not None
-    assert proposal.source == MENDED
+    assert proposal.files["train.py"] == MENDED
     assert proposal.usage.calls == 1
 
 
@@ -162,7 +163,7 @@ def test_what_stays_the_same_is_the_same_for_every_trial(server: AnthropicServer
     claude = make()
     claude.propose(brief())
     claude.propose(brief([entry(1)], cost=3.0))
-    failed = Proposal(SCRIPT + "oops\n", "oops")
+    failed = Proposal({"train.py": SCRIPT + "oops\n"}, "oops")
     server.says_as(lambda _: change("oops", "BATCH = 32"))
     claude.fix(brief(), Failure(failed, "NameError", "", 0))
     first, *others = ((asked.body["tools"], asked.body["system"]) for asked in server.asked)
@@ -172,7 +173,7 @@ def test_what_stays_the_same_is_the_same_for_every_trial(server: AnthropicServer
 
 def test_effort_and_cache_can_be_left_out(server: AnthropicServer, make: Make) -> None:
     server.says(change("0.04", "0.05"))
-    make(claude_effort="none", claude_cache=False).propose(brief())
+    make(effort="none", cache=False).propose(brief())
     assert "output_config" not in server.asked[0].body
     assert "cache_control" not in json.dumps(server.asked[0].body)
 
@@ -201,7 +202,7 @@ def test_every_trial_is_a_conversation_of_its_own(server: AnthropicServer, make:
     claude.propose(brief())
     proposal = claude.propose(brief([entry(1)]))
     assert proposal is not None
-    assert proposal.source == SCRIPT.replace("64", "32")
+    assert proposal.files["train.py"] == SCRIPT.replace("64", "32")
     assert [len(asked.messages) for asked in server.asked] == [1, 1]
     assert "0001 discarded" in server.asked[1].told
 
@@ -217,10 +218,9 @@ def test_what_the_model_says_of_its_change_is_one_line(server: AnthropicServer, 
     assert (proposal.description + proposal.hypothesis).isprintable()
 
 
-def entry(number: int, source: str = "", hashed: Callable[..., Any] = hashlib.sha1) -> Trial:
-    data = source.encode()
-    blob = hashed(b"blob %d\0" % len(data) + data).hexdigest()
-    return Trial(number, "a try", "discarded", "no better", "c" * len(blob), blob, 2.0)
+def entry(number: int, source: str = "") -> Trial:
+    known = digest({"train.py": source})
+    return Trial(number, "a try", "discarded", "no better", "c" * 40, "b" * 40, 2.0, digest=known)
 
 
 # -- tools that do not work ------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_a_tool_that_fails_is_told_and_can_be_mended(
     server.says(message(bad), change("0.04", "0.05"))
     proposal = make().propose(brief())
     assert proposal is not None
-    assert proposal.source == MENDED
+    assert proposal.files["train.py"] == MENDED
     [result] = server.asked[1].results()
     assert result["is_error"] is True
     assert result["tool_use_id"] == bad["id"]
@@ -267,18 +267,18 @@ def test_a_tool_that_fails_is_told_and_can_be_mended(
         (SCRIPT + "x" * 300_000, "262144 are allowed"),
         ("LR = '\0'\n", "a NUL byte"),
         ("LR = 0.08\n", "the same script as trial 2, discarded: no better"),
-        ("LR = 0.09\n", "the same script as trial 3, discarded: no better"),
+        ("LR = 9e-2  # a comment\n", "the same script as trial 3, discarded: no better"),
     ],
-    ids=["syntax", "assert", "comment", "size", "nul", "tried", "tried, sha256"],
+    ids=["syntax", "assert", "comment", "size", "nul", "tried", "tried, spelt otherwise"],
 )
 def test_what_is_submitted_is_checked(server: AnthropicServer, make: Make, source: str, told: str) -> None:
     server.says(
         message(use("write_file", text=source), submit()), message(use("write_file", text=MENDED), submit())
     )
-    history = [entry(1, "LR = 0.07\n"), entry(2, "LR = 0.08\n"), entry(3, "LR = 0.09\n", hashlib.sha256)]
+    history = [entry(1, "LR = 0.07\n"), entry(2, "LR = 0.08\n"), entry(3, "LR = 0.09\n")]
     proposal = make().propose(brief(history))
     assert proposal is not None
-    assert proposal.source == MENDED
+    assert proposal.files["train.py"] == MENDED
     written, submitted = server.asked[1].results()
     assert (written["is_error"], submitted["is_error"]) == (False, True)
     assert told in submitted["content"]
@@ -291,9 +291,9 @@ def test_nothing_is_submitted_behind_an_edit_that_failed(server: AnthropicServer
     )
     proposal = make().propose(brief())
     assert proposal is not None
-    assert proposal.source == MENDED.replace("64", "32")
+    assert proposal.files["train.py"] == MENDED.replace("64", "32")
     assert [result["is_error"] for result in server.asked[1].results()] == [False, True, True]
-    assert "what was to be done before has failed" in server.asked[1].results()[2]["content"]
+    assert "an earlier call failed" in server.asked[1].results()[2]["content"]
 
 
 def test_what_was_cut_off_is_never_applied(server: AnthropicServer, make: Make) -> None:
@@ -303,7 +303,7 @@ def test_what_was_cut_off_is_never_applied(server: AnthropicServer, make: Make) 
     )
     proposal = make().propose(brief())
     assert proposal is not None
-    assert proposal.source == MENDED.replace("64", "32")
+    assert proposal.files["train.py"] == MENDED.replace("64", "32")
     done, cut = server.asked[1].results()
     assert (done["content"], cut["is_error"]) == ("edited", True)
     assert "cut off" in cut["content"]
@@ -324,23 +324,23 @@ def test_words_alone_are_asked_for_a_tool(server: AnthropicServer, make: Make) -
     proposal = make().propose(brief())
     assert proposal is not None
     assert proposal.usage.calls == 3
-    assert server.asked[1].results()[0]["text"].startswith("Nothing was handed in.")
+    assert server.asked[1].results()[0]["text"].startswith("Nothing was submitted.")
 
 
 def test_words_alone_are_not_borne_for_ever(server: AnthropicServer, make: Make) -> None:
     server.says_as(lambda _: message(text("I would\n raise LR."), stop="end_turn"))
     error = refused(make())
     assert str(error) == "submitted nothing, but said: I would raise LR."
-    assert len(server.asked) == NUDGES + 1
-    assert error.usage.calls == NUDGES + 1
-    assert error.usage.cost == pytest.approx((NUDGES + 1) * COST)
+    assert len(server.asked) == MAX_TURNS_WITHOUT_TOOL + 1
+    assert error.usage.calls == MAX_TURNS_WITHOUT_TOOL + 1
+    assert error.usage.cost == pytest.approx((MAX_TURNS_WITHOUT_TOOL + 1) * COST)
 
 
 def test_turns_are_limited(server: AnthropicServer, make: Make) -> None:
     server.says_as(lambda _: message(edit("0.4", "0.5")))
     error = refused(make())
-    assert str(error) == f"submitted nothing in {TURNS} turns"
-    assert len(server.asked) == error.usage.calls == TURNS
+    assert str(error) == f"submitted nothing in {MAX_TURNS} turns"
+    assert len(server.asked) == error.usage.calls == MAX_TURNS
 
 
 def test_tokens_are_limited(server: AnthropicServer, make: Make) -> None:
@@ -395,12 +395,14 @@ def test_what_the_api_may_add_is_borne(server: AnthropicServer, make: Make) -> N
 
 
 def test_a_crash_is_mended_from_what_was_proposed(server: AnthropicServer, make: Make) -> None:
-    failed = Proposal(MENDED + "oops\n", "LR 0.04 -> 0.05", agent="claude:x", usage=Usage(cost=0.5))
+    failed = Proposal(
+        {"train.py": MENDED + "oops\n"}, "LR 0.04 -> 0.05", agent="claude:x", usage=Usage(cost=0.5)
+    )
     same = message(edit("LR = 0.05", "LR  =  0.05"), submit())
     server.says(message(submit()), same, change("oops\n", "", "LR 0.04 -> 0.05, without oops"))
     fixed = make().fix(brief(), Failure(failed, "NameError: oops", "Traceback\nNameError: oops", 0))
     assert fixed is not None
-    assert fixed.source == MENDED.replace("LR = ", "LR  =  ")
+    assert fixed.files["train.py"] == MENDED.replace("LR = ", "LR  =  ")
     assert fixed.usage.calls == 3
     told = server.asked[0].told
     assert told.startswith("# Trial 1\n")
@@ -413,7 +415,7 @@ def test_a_crash_is_mended_from_what_was_proposed(server: AnthropicServer, make:
 def test_a_crash_may_be_given_up(server: AnthropicServer, make: Make) -> None:
     server.says(message(use("give_up", reason="it cannot work")))
     with pytest.raises(NoAnswer, match=r"^gave up: it cannot work$") as caught:
-        make().fix(brief(), Failure(Proposal(MENDED, "x"), "Killed", "", 2))
+        make().fix(brief(), Failure(Proposal({"train.py": MENDED}, "x"), "Killed", "", 2))
     assert caught.value.usage.cost == pytest.approx(COST)
 
 
@@ -437,7 +439,7 @@ def test_nothing_is_asked_when_all_is_spent(server: AnthropicServer, make: Make)
 
 
 def test_a_fix_is_paid_for_too(server: AnthropicServer, make: Make) -> None:
-    failed = Proposal(MENDED + "oops\n", "x")
+    failed = Proposal({"train.py": MENDED + "oops\n"}, "x")
     with pytest.raises(BudgetExhausted):
         make(max_cost=1.0).fix(brief(cost=1.0, max_cost=1.0), Failure(failed, "NameError", "", 0))
     assert not server.asked
@@ -481,11 +483,11 @@ def test_two_threads_may_ask_at_once(make: Make, monkeypatch: pytest.MonkeyPatch
         server.says_as(answer)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         told = [brief([entry(number) for number in range(1, trial)]) for trial in (5, 6)]
-        first, second = pool.map(make(agent_timeout=5.0).propose, told)
+        first, second = pool.map(make(timeout=5.0).propose, told)
     assert first is not None
     assert second is not None
     assert (first.description, second.description) == ("trial 5", "trial 6")
-    assert (first.source, second.source) == (MENDED, SCRIPT.replace("0.04", "0.06"))
+    assert (first.files["train.py"], second.files["train.py"]) == (MENDED, SCRIPT.replace("0.04", "0.06"))
 
 
 # -- a server that fails ----------------------------------------------------------------------------
@@ -558,7 +560,7 @@ def test_a_wait_beyond_its_time_is_no_answer_at_once(
     server: AnthropicServer, make: Make, headers: dict[str, str], seconds: str
 ) -> None:
     server.says(failure(429, "slow down", **headers))
-    reason = str(refused(make(agent_timeout=60.0)))
+    reason = str(refused(make(timeout=60.0)))
     assert re.fullmatch(rf"429 slow down; it asks to wait {seconds} seconds, and 60 are left", reason)
     assert len(server.asked) == 1
 
@@ -574,7 +576,7 @@ def test_an_outage_is_borne_until_its_time_is_over(
 ) -> None:
     server.says_as(lambda _: failure(529, "overloaded"))
     start = time.monotonic()
-    error = refused(make(agent_timeout=0.5))
+    error = refused(make(timeout=0.5))
     assert time.monotonic() - start < 1.5
     assert str(error).startswith("529 overloaded, ")
     assert len(server.asked) > attempts
@@ -583,7 +585,7 @@ def test_an_outage_is_borne_until_its_time_is_over(
 
 def test_what_was_spent_before_an_outage_counts(server: AnthropicServer, make: Make) -> None:
     server.says_as(lambda asked: failure(500) if asked.turn else message(edit("64", "32")))
-    assert refused(make(agent_timeout=0.3)).usage.cost == pytest.approx(COST)
+    assert refused(make(timeout=0.3)).usage.cost == pytest.approx(COST)
 
 
 @pytest.mark.parametrize(
@@ -682,7 +684,7 @@ def test_an_answer_that_does_not_come_is_not_awaited_for_ever(
     with raw_server(behave) as (url, _):
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
         start = time.monotonic()
-        claude = make(agent_timeout=0.5)
+        claude = make(timeout=0.5)
         refused(claude)
         assert time.monotonic() - start < 2
         claude.close()
@@ -747,7 +749,7 @@ def test_a_token_does_as_well_as_a_key(
         ({"API_KEY": "", "AUTH_TOKEN": f"{KEY}ü"}, {}, "the agent claude's key holds a character"),
         ({"BASE_URL": "localhost:8000"}, {}, "ANTHROPIC_BASE_URL is no http address: localhost:8000"),
         ({"BASE_URL": "http://localhost:port"}, {}, "the agent claude cannot start: "),
-        ({}, {"claude_effort": "much"}, "one of low, medium, high, xhigh, max, none, not 'much'"),
+        ({}, {"effort": "much"}, "one of low, medium, high, xhigh, max, none, not 'much'"),
         ({}, {"prices": ("qwen3",)}, "autoresearch_prices: 'qwen3' is not MODEL INPUT"),
         (
             {"MODEL": "qwen3"},
@@ -766,7 +768,7 @@ def test_what_is_missing_is_told_at_the_start(
 ) -> None:
     for name, value in {"API_KEY": KEY, **environment}.items():
         monkeypatch.setenv(f"ANTHROPIC_{name}", value)
-    with pytest.raises(pytest.UsageError) as caught:
+    with pytest.raises(UsageError) as caught:
         make(**changed)
     assert reason in str(caught.value)
     assert KEY not in str(caught.value)

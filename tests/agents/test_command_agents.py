@@ -18,11 +18,11 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from pytest_autoresearch.agents import registry
+from pytest_autoresearch.agents.agent import AgentOptions
 from pytest_autoresearch.agents.briefing import Briefing
 from pytest_autoresearch.agents.command.agent import Command
 from pytest_autoresearch.agents.command.report import AgentReport
@@ -34,8 +34,7 @@ from pytest_autoresearch.errors import (
     StorageError,
 )
 from pytest_autoresearch.records.proposal import Failure, Proposal, Usage
-from pytest_autoresearch.sandbox import launch
-from pytest_autoresearch.settings import Settings
+from pytest_autoresearch.sandbox import enforcers
 from pytest_autoresearch.system import temporary
 from tests.project import PREPARE, SCRIPT, Project, wait_for
 
@@ -76,8 +75,6 @@ RECIPES = [
 class Bench:
     """A project, and agents to try on its experiment."""
 
-    known: ClassVar[Settings | None] = None  # of an earlier one: to parse a command line takes its time
-
     def __init__(self, project: Project, path: Path) -> None:
         self.project = project
         self.path = path
@@ -88,8 +85,9 @@ class Bench:
             number=1,
             program="Lower val_bpb.\n",
             fixed=PREPARE,
-            script=SCRIPT,
-            start=SCRIPT,
+            files={"train.py": SCRIPT},
+            start_files={"train.py": SCRIPT},
+            script_name="train.py",
             history=(),
             score=0.98,
             noise=0.0,
@@ -106,17 +104,13 @@ class Bench:
         program.chmod(0o755)
         return program
 
-    def settings(self, timeout: float = 60.0, enforcer: str = "none") -> Settings:
-        """Return what a session is told, with these values of the ini file."""
-        settings = self.known or Settings.of(self.project.pytester.parseconfig("--autoresearch"))
-        Bench.known = dataclasses.replace(
-            settings, script=self.project.script, agent_timeout=timeout, agent_sandbox=enforcer
-        )
-        return Bench.known
+    def options(self, timeout: float = 60.0, enforcer: str = "none") -> AgentOptions:
+        """Return the options of a session with these values in the ini file."""
+        return AgentOptions(script=self.project.script, timeout=timeout, sandbox=enforcer)
 
     def agent(self, body: str, timeout: float = 60.0, enforcer: str = "none") -> Command:
         """Return the agent that a program makes."""
-        return Command(str(self.program(body)), self.settings(timeout, enforcer))
+        return Command(str(self.program(body)), self.options(timeout, enforcer))
 
     def proposal(self, body: str, enforcer: str = "none") -> Proposal:
         """Return what a program proposes."""
@@ -314,7 +308,7 @@ shutil.rmtree(".git")
 for arguments in (["checkout", "-b", "mine"], ["commit", "-am", "mine"], ["tag", "mine"], ["stash"]):
     assert subprocess.run(["git", *arguments], stderr=subprocess.DEVNULL).returncode
 """).propose(bench.briefing)
-    assert proposal.source == BETTER
+    assert proposal.files["train.py"] == BETTER
     assert before == (bench.project.git("for-each-ref"), bench.project.git("status", "--porcelain"))
 
 
@@ -376,8 +370,8 @@ for name in "edcba":
 train.unlink()
 train.symlink_to("/etc/passwd")
 """,
-    "train.py is not a file of its own: no link, pipe or device is read": "train.unlink(); os.mkfifo(train)",
-    "train.py has more than 262144 bytes": "train.write_text('#' * 300_000)",
+    "train.py is no regular file": "train.unlink(); os.mkfifo(train)",
+    "train.py has 300,000 bytes, at most 262,144 are allowed": "train.write_text('#' * 300_000)",
     "exit code 3: not logged in": 'edit(); print("x"); print("not logged in", file=sys.stderr); sys.exit(3)',
     "exit code 1: Invalid API key": """
 print(json.dumps({"type": "result", "is_error": True, "result": "Invalid API key", "total_cost_usd": 0}))
@@ -390,7 +384,7 @@ sys.exit(1)
 
 @pytest.mark.parametrize("way", ACCEPTED)
 def test_a_change_of_the_script_is_a_proposal(way: str, bench: Bench) -> None:
-    assert bench.proposal(ACCEPTED[way]).source == BETTER
+    assert bench.proposal(ACCEPTED[way]).files["train.py"] == BETTER
 
 
 @pytest.mark.parametrize("reason", REFUSED, ids=lambda reason: reason[:40])
@@ -409,7 +403,7 @@ def test_one_that_never_ends_is_killed_with_all_its_descendants(bench: Bench) ->
 
 def test_what_it_leaves_running_is_killed_when_it_has_ended(bench: Bench) -> None:
     lock = Lock(bench.path / "lock")
-    assert bench.proposal(f"edit()\n{lock.daemon}").source == BETTER
+    assert bench.proposal(f"edit()\n{lock.daemon}").files["train.py"] == BETTER
     assert not lock.is_held()
 
 
@@ -450,7 +444,7 @@ def test_two_threads_may_ask_at_once(bench: Bench) -> None:
         thread.start()
     for thread in asking:
         thread.join()
-    assert [proposal.source for proposal in proposals] == [BETTER] * 3
+    assert [proposal.files["train.py"] for proposal in proposals] == [BETTER] * 3
 
 
 # -- what it says -------------------------------------------------------------------------------------------
@@ -552,8 +546,8 @@ def test_what_it_cost_is_told_with_and_without_a_proposal(bench: Bench) -> None:
 def test_it_is_not_asked_when_the_money_is_spent(bench: Bench) -> None:
     agent = bench.agent("edit()")
     left = dataclasses.replace(bench.briefing, cost=0.99, max_cost=1.0)
-    assert agent.propose(left).source == BETTER
-    with pytest.raises(BudgetExhausted, match=r"1\.00 of 1\.00 US dollars are spent"):
+    assert agent.propose(left).files["train.py"] == BETTER
+    with pytest.raises(BudgetExhausted, match=r"proposals have cost 1\.00 of 1\.00 US dollars"):
         agent.propose(dataclasses.replace(left, cost=1.0))
 
 
@@ -561,8 +555,8 @@ def test_a_fix_starts_from_what_crashed(bench: Bench) -> None:
     agent = bench.agent(
         "assert 'failed: \"no luck\"' in prompt; edit('LR = 0.09', 'LR = 0.05'); describe('x')"
     )
-    crashed = Proposal(SCRIPT.replace("LR = 0.04", "LR = 0.09"), "LR up")
-    assert agent.fix(bench.briefing, Failure(crashed, "no luck", "a log", 0)).source == BETTER
+    crashed = Proposal({"train.py": SCRIPT.replace("LR = 0.04", "LR = 0.09")}, "LR up")
+    assert agent.fix(bench.briefing, Failure(crashed, "no luck", "a log", 0)).files["train.py"] == BETTER
     same = bench.agent("describe('no idea')")
     with pytest.raises(NoAnswer, match="changed nothing"):
         same.fix(bench.briefing, Failure(crashed, "no luck", "a log", 0))
@@ -589,10 +583,10 @@ open({str(found)!r}, "w").write(json.dumps([sys.argv, prompt, again]))""",
     )
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     [asked] = registry.named((line,))
-    agent = registry.made(asked, bench.settings())
+    agent = registry.made(asked, bench.options())
     proposal = agent.propose(bench.briefing)
     assert proposal is not None
-    assert proposal.source == BETTER
+    assert proposal.files["train.py"] == BETTER
     assert agent.name == proposal.agent == name
     argv, prompt, again = json.loads(found.read_text())
     assert argv == [str(program), *words]
@@ -604,7 +598,7 @@ def test_no_shell_reads_the_line(bench: Bench) -> None:
     found = bench.path / "found"
     program = bench.program(f'edit(); open({str(found)!r}, "w").write(json.dumps(sys.argv[1:]))')
     words = ["$HOME", "*", "a b", ";", "`id`", ">", "x"]
-    Command(f"{program} {shlex.join(words)}", bench.settings()).propose(bench.briefing)
+    Command(f"{program} {shlex.join(words)}", bench.options()).propose(bench.briefing)
     assert json.loads(found.read_text()) == words
 
 
@@ -651,7 +645,7 @@ def test_without_room_for_its_files_the_session_ends(
 @pytest.fixture(params=["bwrap", "landlock"])
 def enforcer(request: pytest.FixtureRequest) -> str:
     try:
-        return launch.choose(request.param)
+        return enforcers.choose(request.param)
     except SandboxUnavailable as reason:
         pytest.skip(str(reason))
 
@@ -750,14 +744,14 @@ open({str(found)!r}, "w").write(json.dumps(came))
 def test_an_agent_in_a_sandbox_has_its_home_and_the_network_but_no_data(
     bench: Bench, home: Path, attempts: Attempts, enforcer: str
 ) -> None:
-    assert bench.proposal(attempts.code, enforcer).source == BETTER
+    assert bench.proposal(attempts.code, enforcer).files["train.py"] == BETTER
     assert attempts.done() == attempts.allowed.keys()
     assert stat.S_IMODE((home / ".config/agent/session").stat().st_mode) == 0o600
     assert (home / ".cache/other/val.bin").read_text() == "secret"
 
 
 def test_an_agent_without_a_sandbox_can_do_what_its_user_can(bench: Bench, attempts: Attempts) -> None:
-    assert bench.proposal(attempts.code).source == BETTER
+    assert bench.proposal(attempts.code).files["train.py"] == BETTER
     assert attempts.done() == attempts.allowed.keys() | attempts.forbidden.keys()
 
 
@@ -772,7 +766,7 @@ for path in ({str(home / "new")!r}, {str(home / ".config" / "new")!r}):
     except PermissionError:
         pass
 """
-    assert bench.proposal(code, enforcer).source == BETTER
+    assert bench.proposal(code, enforcer).files["train.py"] == BETTER
     assert (home / ".config" / "new").exists()
     assert (home / "new").exists() == (enforcer == "bwrap")
 
@@ -797,7 +791,7 @@ git("commit", "-qam", "LR up")
 def test_a_campaign_hides_its_data_and_itself_in_a_sandbox_alone(
     asked: str, seen: str, bench: Bench, home: Path
 ) -> None:
-    if asked == "auto" and launch.choose("auto") == "none":
+    if asked == "auto" and enforcers.choose("auto") == "none":
         pytest.skip("no sandbox works here")
     data = home / ".cache" / "other" / "val.bin"
     listed = f"    print('training_data: ' + {json.dumps(json.dumps([str(data)]))})\n"

@@ -42,10 +42,12 @@ class Scripted:
             raise self.errors.pop(0)
         rate = constants.values(briefing.script, "cpu")["MATRIX_LR"]
         source = constants.replace(briefing.script, {"MATRIX_LR": repr(float(rate) / 2)}, "cpu")
-        return Proposal(source, f"half the rate, for trial {briefing.number}", usage=Usage(calls=1))
+        return Proposal(
+            {"train.py": source}, f"half the rate, for trial {briefing.number}", usage=Usage(calls=1)
+        )
 
     def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:
-        return dataclasses.replace(failure.proposal, source=briefing.script + "# mended\n")
+        return dataclasses.replace(failure.proposal, files={"train.py": briefing.script + "# repaired\n"})
 
     def close(self) -> None:
         self.closed = True
@@ -57,8 +59,9 @@ def brief(number: int, history: Sequence[Trial] = (), script: str = SCRIPT) -> B
         number=number,
         program="",
         fixed="",
-        script=script,
-        start=SCRIPT,
+        files={"train.py": script},
+        start_files={"train.py": SCRIPT},
+        script_name="train.py",
         history=history,
         score=2.0,
         noise=0.001,
@@ -81,14 +84,14 @@ def campaign(agent: Hybrid, trials: int, *, paying: bool = True) -> list[Proposa
     for number in range(1, trials + 1):
         proposal = agent.propose(brief(number, history, script))
         assert proposal is not None
-        known = constants.values(proposal.source, "cpu")
+        known = constants.values(proposal.files["train.py"], "cpu")
         rate = float(known["MATRIX_LR"])
         kept = paying and rate < best
         runs = (Measurement(2.0 + rate, seed=0, wall_seconds=1.0),)
         verdict: Verdict = "kept" if kept else "discarded"
         told = {"agent": proposal.agent, "declined_by": proposal.declined_by}
         history.append(Trial(number, "", verdict, "", "", "", 2.0 + best, runs, known, **told))
-        script, best = (proposal.source, rate) if kept else (script, best)
+        script, best = (proposal.files["train.py"], rate) if kept else (script, best)
         proposals.append(proposal)
     return proposals
 
@@ -117,10 +120,10 @@ def test_a_trial_that_is_kept_ends_the_waiting() -> None:
 
 
 def test_what_is_still_measured_counts_as_a_failure() -> None:
-    running = Proposal(SCRIPT.replace("0.04", "0.03"), "a lower rate", agent=NAME)
-    assert _author(dataclasses.replace(brief(2), running=running)) == "tuner"
+    running = Proposal({"train.py": SCRIPT.replace("0.04", "0.03")}, "a lower rate", agent=NAME)
+    assert _author(dataclasses.replace(brief(2), running=(running,))) == "tuner"
     tuned = dataclasses.replace(running, agent="tuner")
-    assert _author(dataclasses.replace(brief(3, [entry(1, NAME)]), running=tuned)) == NAME
+    assert _author(dataclasses.replace(brief(3, [entry(1, NAME)]), running=(tuned,))) == NAME
 
 
 def test_no_answer_counts_as_a_failure() -> None:
@@ -194,30 +197,30 @@ def test_a_model_that_has_gone_is_not_asked_again(error: AgentUnavailable) -> No
 
 
 def test_where_the_tuner_has_nothing_either_the_failure_is_told() -> None:
-    briefing = dataclasses.replace(brief(4, script="pass\n"), start="pass\n")
+    briefing = dataclasses.replace(brief(4, script="pass\n"), start_files={"train.py": "pass\n"})
     with pytest.raises(NoAnswer, match="overloaded"):
         Hybrid(Scripted(NoAnswer("overloaded"))).propose(briefing)
 
 
 def test_the_model_mends_its_own_proposals_only() -> None:
-    panel = AgentChain([Hybrid(Scripted())])
+    chain = AgentChain([Hybrid(Scripted())])
     told = brief(1), brief(2, [entry(1, NAME)])
-    models, tuned = map(panel.pytest_autoresearch_propose, told)
+    models, tuned = map(chain.propose, told)
     assert tuned is not None
     assert models is not None
     assert (tuned.agent, models.agent) == ("tuner", "hybrid:scripted")
-    mended = panel.pytest_autoresearch_fix(told[0], Failure(models, "crashed", "", 0))
-    assert mended is not None
-    assert mended.source.endswith("# mended\n")
-    assert mended.agent == "hybrid:scripted"
-    assert panel.pytest_autoresearch_fix(told[1], Failure(tuned, "crashed", "", 0)) is None
+    repaired = chain.fix(told[0], Failure(models, "crashed", "", 0))
+    assert repaired is not None
+    assert repaired.files["train.py"].endswith("# repaired\n")
+    assert repaired.agent == "hybrid:scripted"
+    assert chain.fix(told[1], Failure(tuned, "crashed", "", 0)) is None
 
 
-def test_what_was_asked_before_is_counted_by_the_panel() -> None:
+def test_what_was_asked_before_is_counted_by_the_chain() -> None:
     first = Scripted(NoAnswer("busy", usage=Usage(calls=1)))
     first.name = "first"
-    panel = AgentChain([first, Hybrid(Scripted(NoAnswer("overloaded", usage=Usage(calls=2))))])
-    proposal = panel.pytest_autoresearch_propose(brief(4))
+    chain = AgentChain([first, Hybrid(Scripted(NoAnswer("overloaded", usage=Usage(calls=2))))])
+    proposal = chain.propose(brief(4))
     assert proposal is not None
     assert proposal.declined_by == ("first: busy", "scripted: overloaded")
     assert proposal.usage == Usage(calls=3)
@@ -260,7 +263,9 @@ def test_where_the_tuner_has_nothing_the_model_is_asked_out_of_turn() -> None:
     failed = Trial(
         1, "", "discarded", "", "", "", 2.0, (Measurement(2.1, seed=1, wall_seconds=1),), agent=NAME
     )
-    briefing = dataclasses.replace(brief(2, [failed]), script=bare, start=bare)
+    briefing = dataclasses.replace(
+        brief(2, [failed]), files={"train.py": bare}, start_files={"train.py": bare}
+    )
     model = Changing()
     assert Hybrid(model).propose(briefing) is not None
     assert Hybrid(model).propose(dataclasses.replace(briefing, number=3)) is not None
@@ -270,4 +275,4 @@ class Changing(Scripted):
     """An agent that needs no constant."""
 
     def propose(self, briefing: Briefing) -> Proposal | None:
-        return Proposal(f"{briefing.script}# {briefing.number}\n", "another")
+        return Proposal({"train.py": f"{briefing.script}# {briefing.number}\n"}, "another")

@@ -87,8 +87,9 @@ def brief(
         number=number or len(history) + 1,
         program="",
         fixed=FIXED,
-        script=script,
-        start=start or script,
+        files={"train.py": script},
+        start_files={"train.py": start or script},
+        script_name="train.py",
         history=history,
         score=2.0,
         noise=0.001,
@@ -136,7 +137,7 @@ def campaign(
         proposal = agent(dataclasses.replace(briefing, number=number))
         if proposal is None:
             break
-        known = constants.values(proposal.source, device)
+        known = constants.values(proposal.files["train.py"], device)
         score = objective(known)
         kept = score is not None and sign * score < sign * run.best
         verdict: Verdict = failure if score is None else "kept" if kept else "discarded"
@@ -146,7 +147,7 @@ def campaign(
             dataclasses.replace(entry(number, known, score, verdict), incumbent_score=run.best)
         )
         if score is not None and kept:
-            run.script, run.best = proposal.source, score
+            run.script, run.best = proposal.files["train.py"], score
     return run
 
 
@@ -183,8 +184,8 @@ def test_forty_proposals_are_sound_and_change_a_few_constants(device: Device) ->
     run = forty(device)
     assert len(run.proposals) == 40
     for proposal, incumbent in zip(run.proposals, run.incumbents, strict=True):
-        validation.check(proposal.source, incumbent, device, FIXED)
-        names = changed(incumbent, proposal.source, device)
+        validation.check(proposal.files["train.py"], incumbent, device, FIXED)
+        names = changed(incumbent, proposal.files["train.py"], device)
         assert 1 <= len(names) <= 3
         assert set(names) <= set(TUNED)
         assert [change.split()[0] for change in proposal.description.split(", ")] == names
@@ -214,7 +215,7 @@ def test_every_integer_is_first_moved_one_step_down() -> None:
 def test_what_is_being_measured_is_not_proposed_again() -> None:
     running = propose(brief())
     assert running is not None
-    ahead = propose(dataclasses.replace(brief(number=2), running=running))
+    ahead = propose(dataclasses.replace(brief(number=2), running=(running,)))
     assert ahead is not None
     assert (running.description, ahead.description) == ("DEPTH 4 -> 2", "ASPECT_RATIO 64 -> 32")
 
@@ -261,7 +262,7 @@ def test_the_same_history_gives_the_same_proposal() -> None:
         again = propose(brief(forty("cpu").incumbents[count], history[:count], start=SCRIPT))
         assert again == forty("cpu").proposals[count]
     briefing = brief(forty("cpu").incumbents[30], history[:30], start=SCRIPT)
-    others = {propose(dataclasses.replace(briefing, tag=tag)) for tag in ("a", "b", "c")}
+    others = {propose(dataclasses.replace(briefing, tag=tag)).description for tag in ("a", "b", "c")}
     assert len(others) > 1, "another campaign goes another way"
 
 
@@ -357,7 +358,7 @@ def chance(briefing: Briefing) -> Proposal | None:
         texts = {name: drawn(name, float(known[name]), rng) for name in TUNED}
         source = constants.replace(briefing.script, texts, "cpu")
         if constants.broken_assert(source, "cpu", FIXED) is None:
-            return Proposal(source, "")
+            return Proposal({"train.py": source}, "")
 
 
 def drawn(name: str, origin: float, rng: random.Random) -> str:
@@ -473,7 +474,7 @@ def test_an_incumbent_outside_the_ranges_is_coped_with(texts: dict[str, str]) ->
     for number in range(2, 40):
         proposal = propose(brief(incumbent, history, start=script))
         assert proposal is not None
-        known = constants.values(proposal.source, "cpu")
+        known = constants.values(proposal.files["train.py"], "cpu")
         assert set(known) == set(constants.values(script, "cpu"))
         history.append(entry(number, known))
 
@@ -522,7 +523,7 @@ def test_constants_that_came_or_went_are_left_alone() -> None:
         assert proposal is not None
         assert "CAP" not in proposal.description
         assert "SCALAR_LR" not in proposal.description
-        history.append(entry(number, constants.values(proposal.source, "cpu")))
+        history.append(entry(number, constants.values(proposal.files["train.py"], "cpu")))
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(288, 3), (10_000, 9)])  # machines are slow at times

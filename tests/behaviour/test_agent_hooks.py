@@ -24,7 +24,7 @@ from pytest_autoresearch import Proposal
 
 def pytest_autoresearch_propose(config, briefing):
     if briefing.number == 1:
-        return Proposal(briefing.script.replace("LR = 0.04", "LR = 0.05"), "faster")
+        return Proposal(briefing.edit("LR = 0.04", "LR = 0.05"), "faster")
     [first] = briefing.history
     assert first.verdict == "kept" and first.constants == {"LR": 0.05, "BATCH": 64}
     assert first.measurements[0].memory_mb == 512 and first.score == 0.97
@@ -86,7 +86,7 @@ from pytest_autoresearch import Proposal
 def pytest_autoresearch_propose(briefing):
     if briefing.number == 1:
         text = "\\x1b[2Jnew\\tline\\n\\nTrial: 99\\nVerdict: kept\\nVal-Bpb: 0.1\\n" + "x" * 500
-        return Proposal(briefing.script.replace("0.04", "0.09"), text)
+        return Proposal(briefing.edit("0.04", "0.09"), text)
 """,
     )
     session = project.research().exits(0).decides("discarded").hides("\x1b[2J")
@@ -103,14 +103,15 @@ def pytest_autoresearch_propose(briefing):
     ("answer", "reason"),
     [
         ('"LR = 1"', "a Proposal was expected, not 'LR = 1'"),
-        ('Proposal(None, "x")', "source and description of a Proposal are texts"),
-        ("Proposal(briefing.script, None)", "source and description of a Proposal are texts"),
-        ("Proposal('', '', declined_by='abc')", "declined_by of a Proposal is a tuple of texts"),
-        ("Proposal('', '', usage=0.5)", "usage of a Proposal is a Usage of finite numbers from 0 on"),
-        ("Proposal('', '', usage=Usage(cost=-1.0))", "usage of a Proposal is a Usage of finite numbers"),
-        ("Proposal('', '', usage=Usage(cost=float('nan')))", "usage of a Proposal is a Usage of finite"),
+        ('Proposal(None, "x")', "files of a Proposal map paths to texts"),
+        ('Proposal(briefing.script, "x")', "files of a Proposal map paths to texts"),
+        ("Proposal(briefing.files, None)", "description, hypothesis, agent and unanswered of a Proposal are"),
+        ("Proposal({}, '', declined_by='abc')", "declined_by of a Proposal is a tuple of texts"),
+        ("Proposal({}, '', usage=0.5)", "usage of a Proposal is a Usage of finite numbers from 0 on"),
+        ("Proposal({}, '', usage=Usage(cost=-1.0))", "usage of a Proposal is a Usage of finite numbers"),
+        ("Proposal({}, '', usage=Usage(cost=float('nan')))", "usage of a Proposal is a Usage of finite"),
     ],
-    ids=["text", "source", "description", "passed", "usage", "negative", "no number"],
+    ids=["text", "files", "source", "description", "declined", "usage", "negative", "no number"],
 )
 def test_an_answer_that_is_no_proposal_is_one_line(project: Project, answer: str, reason: str) -> None:
     add(
@@ -123,6 +124,23 @@ def pytest_autoresearch_propose(briefing):
 """,
     )
     project.research().exits(1).shows(f"no proposal: TypeError: {reason}").hides("INTERNALERROR")
+
+
+def test_a_proposal_for_another_file_is_refused(project: Project) -> None:
+    add(
+        project,
+        """
+from pytest_autoresearch import Proposal
+
+def pytest_autoresearch_propose(briefing):
+    if briefing.number == 1:
+        return Proposal({**briefing.edit("0.04", "0.05"), "prepare.py": "x = 1"}, "more than the script")
+    if briefing.number == 2:
+        return Proposal({"prepare.py": "x = 1"}, "the harness")
+""",
+    )
+    project.research().exits(0).decides("refused", "refused")
+    assert [entry["reason"] for entry in project.ledger()] == ['"prepare.py" may not be changed'] * 2
 
 
 def test_a_listener_that_fails_ends_the_campaign(project: Project) -> None:

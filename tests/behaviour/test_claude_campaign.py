@@ -168,11 +168,15 @@ def test_what_a_killed_session_has_paid_is_not_forgotten(project: Project, serve
     project.write(
         conftest_py=f"""
             import os, pathlib, signal
+            import pytest
 
-            def pytest_runtest_logstart(nodeid):
-                if "::trial[" in nodeid and not pathlib.Path({str(killed)!r}).exists():
+            @pytest.hookimpl(wrapper=True)
+            def pytest_autoresearch_propose():
+                proposal = yield
+                if not pathlib.Path({str(killed)!r}).exists():
                     pathlib.Path({str(killed)!r}).touch()
                     os.kill(os.getpid(), signal.SIGKILL)
+                return proposal
         """
     ).commit()
     server.says_as(lambda asked: change(asked.line("LR"), f"LR = 0.0{asked.trial + 4}5", "another LR"))

@@ -16,7 +16,7 @@ EDITS = {edits!r}
 
 
 def changed(briefing, edit):
-    return Proposal(briefing.script.replace({old!r}, edit), edit, usage=Usage(calls=1, cost=0.25))
+    return Proposal(briefing.edit({old!r}, edit), edit, usage=Usage(calls=1, cost=0.25))
 
 
 def pytest_autoresearch_propose(briefing):
@@ -41,7 +41,7 @@ def test_a_crash_that_is_mended_is_judged_as_any_other(project: Project) -> None
     agent(project, "LR = oops", "LR = 0.05").research("--autoresearch-trials=1").exits(0).decides("kept")
     [entry] = project.ledger()
     assert entry["description"] == "LR = 0.05"
-    assert entry["reason"] == "0.9700, -0.0100 ± 0.0000 after 1 run (mended 1 time)"
+    assert entry["reason"] == "0.9700, -0.0100 ± 0.0000 after 1 run (repaired 1 time)"
     assert entry["crashes"] == ["exit code 1: \"NameError: name 'oops' is not defined\""]
     assert entry["usage"] == {"calls": 2, "cost": 0.5}
     assert 'Crash: exit code 1: "NameError' in project.message("refs/autoresearch/t/0001")
@@ -54,7 +54,7 @@ def test_a_crash_that_is_mended_is_judged_as_any_other(project: Project) -> None
 def test_it_is_given_up_after_three_tries(project: Project) -> None:
     project = agent(project, *(f"LR = oops{number}" for number in range(6)))
     session = project.research("--autoresearch-trials=1").exits(0).decides("crashed")
-    session.shows("CRASHED (exit code 1: \"NameError: name 'oops3' is not defined\" (mended 3 times))")
+    session.shows("CRASHED (exit code 1: \"NameError: name 'oops3' is not defined\" (repaired 3 times))")
     [entry] = project.ledger()
     assert [crash[-23:] for crash in entry["crashes"]] == [f"'oops{n}' is not defined\"" for n in range(3)]
 

@@ -42,7 +42,7 @@ def test_the_tuner_researches_a_real_model(project: Project) -> None:
     assert len(project.rows()) == 3
     # Three runs of one second know little of their own noise: sometimes they agree by chance.
     records = project.script.with_name("baseline.json")
-    records.write_text(re.sub(r'"spread": [\d.e-]+', '"spread": 0.05', records.read_text()))
+    records.write_text(re.sub(r'"noise_std": [\d.e-]+', '"noise_std": 0.05', records.read_text()))
     project.pytest("-k", "baseline", BUDGET, AUTORESEARCH_CACHE=cache).exits(0).shows("::baseline PASSED")
 
 

@@ -23,15 +23,20 @@ from _pytest._io.wcwidth import wcswidth
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_autoresearch.campaign import baseline
+from pytest_autoresearch.campaign import baseline, checkout
+from pytest_autoresearch.campaign.derived import (
+    DerivedFile,
+    baseline_row,
+    ledger_line,
+    results_header,
+    trial_row,
+)
 from pytest_autoresearch.campaign.git import Repository
-from pytest_autoresearch.campaign.ledger import Ledger
-from pytest_autoresearch.campaign.results import Results, baseline_row, trial_row
 from pytest_autoresearch.errors import (
     AgentUnavailable,
+    AssertionFailure,
     BaselineFormatError,
     BudgetExhausted,
-    IncumbentFailed,
     NoAnswer,
     ProposalRefused,
     RepositoryError,
@@ -42,18 +47,19 @@ from pytest_autoresearch.errors import (
     ScoreRefused,
     TrialNotKept,
 )
+from pytest_autoresearch.plugin.host import slug
 from pytest_autoresearch.plugin.items import Compact, ExperimentItem
+from pytest_autoresearch.plugin.options import TAG
 from pytest_autoresearch.plugin.progress import fit
-from pytest_autoresearch.plugin.session import slug
 from pytest_autoresearch.records.measurement import Measurement
 from pytest_autoresearch.records.proposal import Proposal, checked
+from pytest_autoresearch.records.spec import ExperimentSpec
 from pytest_autoresearch.records.trailers import parse_trial, trial_message
 from pytest_autoresearch.records.trial import Trial, Verdict
 from pytest_autoresearch.runs.output import Output, _exit_reason
-from pytest_autoresearch.runs.run import _printed
-from pytest_autoresearch.settings import TAG
+from pytest_autoresearch.runs.run import _printed_score
 from pytest_autoresearch.source.validation import check
-from pytest_autoresearch.system.text import single_line
+from pytest_autoresearch.text import single_line
 from tests.project import SCRIPT, Project
 
 NIGHTLY = Path(__file__).parents[2] / ".github" / "workflows" / "nightly.yml"
@@ -157,7 +163,14 @@ def entries(draw: st.DrawFn) -> Trial:
         return draw(hostile)
 
     proposal = checked(
-        Proposal("", text(), hypothesis=text(), agent=text(), declined_by=(text(), text()), unanswered=text())
+        Proposal(
+            {"train.py": text()},
+            text(),
+            hypothesis=text(),
+            agent=text(),
+            declined_by=(text(), text()),
+            unanswered=text(),
+        )
     )
     verdict = draw(st.sampled_from(VERDICTS))
     runs = (Measurement(score=1.5, seed=1, wall_seconds=1.0),) if verdict in {"kept", "discarded"} else ()
@@ -167,7 +180,7 @@ def entries(draw: st.DrawFn) -> Trial:
         verdict=verdict,
         reason=single_line(str(ScoreRefused(text(), [])), 400),
         commit="c" * 40,
-        blob="b" * 40,
+        tree="b" * 40,
         incumbent_score=1.25,
         measurements=runs,
         constants={"LR": 0.04, "NAME": text()},
@@ -232,13 +245,17 @@ def unreadable(text: str) -> Exception:
     return caught.value
 
 
+def failed(error: RunFailed) -> AssertionFailure:
+    """Return what a test raises when its run has failed."""
+    return AssertionFailure(str(error), *error.tail)
+
+
 FAILURES: list[Callable[[str], Exception]] = [
-    lambda text: RunFailed(text, [text, text]),
-    lambda text: RunCrashed(text, text.split("\n")),
-    lambda text: RunTimedOut(text, ()),
-    lambda text: ScoreRefused(text, [text]),
+    lambda text: failed(RunFailed(text, [text, text])),
+    lambda text: failed(RunCrashed(text, text.split("\n"))),
+    lambda text: failed(RunTimedOut(text, ())),
+    lambda text: failed(ScoreRefused(text, [text])),
     lambda text: TrialNotKept(str(ScoreRefused(text, ()))),
-    lambda text: IncumbentFailed(f"the incumbent, measured again, failed twice: {RunCrashed(text, ())}"),
     RepositoryError,
     unreadable,
     refused,
@@ -258,7 +275,7 @@ def test_a_failure_is_a_headline_with_a_line_for_each_of_its_tail(
     screen = io.StringIO()
     compact.toterminal(TerminalWriter(screen))
     headline, *lines = screen.getvalue().removesuffix("\n").split("\n")
-    assert len(lines) == len(getattr(error, "tail", ()))
+    assert len(lines) == len(getattr(error, "lines", ()))
     assert all(map(is_tame, [headline, *lines, compact.reprcrash.message]))
     assert str(compact) == "\n".join([headline, *lines])
 
@@ -266,7 +283,7 @@ def test_a_failure_is_a_headline_with_a_line_for_each_of_its_tail(
 def reasons(text: str) -> list[tuple[str, str]]:
     """Return each reason that has something of a script's in it, and the harness's own words of it."""
     with pytest.raises(RunCrashed) as printed:
-        _printed(Output({"val_bpb": f"no number {text}"}), "val_bpb")
+        _printed_score(Output({"val_bpb": f"no number {text}"}), "val_bpb")
     source = "assert 1 > 2 and " + ascii(text)
     return [
         (str(RunCrashed(_exit_reason(1, deque([text])), ())), 'exit code 1: ""'),
@@ -303,7 +320,7 @@ def test_a_message_is_read_back_as_what_it_was_written_of(entry: Trial) -> None:
 @calm
 @given(hostile, hostile, hostile)
 def test_a_message_of_somebody_else_gives_lines_or_nothing(subject: str, body: str, text: str) -> None:
-    own = ("Trial: 1", "Verdict: kept", "Incumbent-Score: 1.0", "Constants: {}", "Digest: e", "Script: b")
+    own = ("Trial: 1", "Verdict: kept", "Incumbent-Score: 1.0", "Constants: {}", "Digest: e", "Tree: b")
     names = (*own, *(f"{name}: {text}" for name in TEXTS))
     try:
         entry = parse_trial("\n".join([subject, "", body, "", *names]), "c" * 40)
@@ -326,9 +343,9 @@ def test_a_line_of_the_ledger_is_read_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, found: list[Trial]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "hostile" / "ledger.jsonl"
-    ledger = Ledger(path, found[:2])
+    ledger = DerivedFile(path, map(ledger_line, found[:2]))
     for entry in found[2:]:
-        ledger.write(entry)
+        ledger.append(ledger_line(entry))
     text = path.read_text(encoding="utf-8")
     assert all(map(is_tame, text.split("\n")))
     documents = [json.loads(line) for line in text.splitlines()]
@@ -347,9 +364,9 @@ def test_a_row_has_five_columns(
     # An entry that is read from a ref may have been written by anybody.
     found = [*found, dataclasses.replace(found[0], description=foreign)] if found else found
     path = tmp_path_factory.getbasetemp() / "results.tsv"
-    results = Results(path, "val_bpb", [baseline_row("c" * 40, ())])
+    results = DerivedFile(path, [results_header("val_bpb"), baseline_row("c" * 40, ())])
     for entry in found:
-        results.add(trial_row(entry))
+        results.append(trial_row(entry))
     header, first, *rows = path.read_bytes().decode().removesuffix("\n").split("\n")
     assert len(rows) == len(found)
     assert all(len(row.split("\t")) == 5 for row in (header, first, *rows))
@@ -413,13 +430,18 @@ def test_the_name_of_a_folder_is_no_option_of_git(project: Project, folder: str)
     project.git("mv", "--", "experiment", f"./{folder}")
     project.commit()
     repository = Repository.of(project.path / folder / "train.py")
-    commit = repository.commit(repository.head(), {repository.script: "LR = 1\n"}, "Change it")
-    assert repository.committed(repository.script, commit) == "LR = 1\n"
-    assert repository.blobs_of(repository.script, [commit]) == [repository.blob("LR = 1\n")]
-    (project.path / folder / "train.py").write_text("LR = 2\n")
-    assert repository.changes() == [repository.script]
-    repository.refresh(repository.script)
-    assert repository.changes() == []
+    spec = ExperimentSpec(project.path / folder)
+    script = repository.path_of(spec.path)
+    commit = repository.commit(repository.head(), {script: "LR = 1\n"}, "Change it")
+    assert repository.committed(script, commit) == "LR = 1\n"
+    assert repository.files_at(commit, spec) == {"train.py": "LR = 1\n"}
+    assert repository.tree_at(commit, spec) == repository.tree_of({"train.py": "LR = 1\n"})
+    assert checkout.tree(repository, spec) == repository.tree_at("HEAD", spec)
+    spec.path.write_text("LR = 1\n")
+    assert checkout.tree(repository, spec) == repository.tree_at(commit, spec)
+    assert repository.status().changed == [script]
+    checkout.refresh(repository, spec.folder, [script])
+    assert repository.status().changed == []
 
 
 # -- whole sessions -----------------------------------------------------------------------------------------
@@ -445,7 +467,8 @@ PROPOSALS = {proposals!a}
 def pytest_autoresearch_propose(briefing):
     if briefing.number <= len(PROPOSALS):
         code, text = PROPOSALS[briefing.number - 1]
-        return Proposal(briefing.script + code, text, hypothesis=text, agent=text, declined_by=(text, "x"))
+        files = {{briefing.script_name: briefing.script + code}}
+        return Proposal(files, text, hypothesis=text, agent=text, declined_by=(text, "x"))
 
 
 def pytest_autoresearch_fix(failure):
@@ -583,7 +606,7 @@ def test_a_hostile_command_is_as_any_other(project: Project) -> None:
         PROGRAM.format(python=sys.executable, text=text, file=file, count=str(project.temporary / "count"))
     )
     program.chmod(0o755)
-    project.write(conftest_py="from pytest_autoresearch.plugin import session\n\nsession.FIRST_WAIT = 0.01\n")
+    project.write(conftest_py="from pytest_autoresearch.loop import stopping\n\nstopping.FIRST_WAIT = 0.01\n")
     project.commit()
     agent = f"--autoresearch-agent={shlex.quote(str(program))}"
     run(project, 0, *RESEARCH, "--autoresearch-trials=6", agent)
@@ -641,7 +664,8 @@ def test_a_row_of_the_summary_is_a_row_of_code(
     tmp_path_factory: pytest.TempPathFactory, found: list[Trial]
 ) -> None:
     folder = tmp_path_factory.mktemp("night")
-    Results(folder / "results.tsv", "val_bpb", [baseline_row("c" * 40, ()), *map(trial_row, found)])
+    rows = [results_header("val_bpb"), baseline_row("c" * 40, ()), *map(trial_row, found)]
+    DerivedFile(folder / "results.tsv", rows)
     run_step("Sum up", folder, git="")
     text = (folder / "GITHUB_STEP_SUMMARY").read_bytes().decode()
     _, told, table = text.removesuffix("\n").split("\n\n")

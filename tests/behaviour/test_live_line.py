@@ -15,7 +15,7 @@ import pyte
 import pytest
 
 from pytest_autoresearch.plugin.progress import fit
-from pytest_autoresearch.system.text import single_line
+from pytest_autoresearch.text import single_line
 from tests.project import PLUGINS, Project
 
 SLOW = """\

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from tests.project import Project
@@ -70,14 +72,18 @@ def test_the_record_holds_what_was_measured(project: Project) -> None:
     platform = {"device": "cpu", "device_name": "toy processor", "time_budget": "1", "trust": "reported"}
     assert record["platform"] == platform
     assert record["mean"] == 0.98
-    assert record["spread"] == 0
+    assert record["noise_std"] == 0
     assert [run["score"] for run in record["measurements"]] == [0.98, 0.98, 0.98]
     assert len({run["seed"] for run in record["measurements"]}) == 3
     assert project.git("show", f"{record['commit']}:experiment/train.py") + "\n" == project.script.read_text()
     project.proposes(GAIN).research(tag="u").exits(0)
     [record] = project.records
     assert record["commit"] == "refs/autoresearch/u/0001"
-    assert project.git("rev-parse", f"{record['commit']}:experiment/train.py") == record["blob"]
+    only = project.git("ls-tree", record["commit"], "experiment/train.py").replace("experiment/", "")
+    made = subprocess.run(
+        ["git", "mktree"], cwd=project.path, input=only, capture_output=True, text=True, check=True
+    )
+    assert made.stdout.strip() == record["tree"] == project.ledger("u")[0]["tree"]
 
 
 def test_a_campaign_is_continued_under_its_tag(project: Project) -> None:

@@ -61,8 +61,8 @@ def test_the_lock_of_the_dead_is_taken_over(project: Project) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     session = project.research().exits(0)
-    session.shows(f"healed: taken over from process {process.pid} on ", "which did not end as it should")
-    project.research().exits(0).hides("healed")  # that one did
+    session.shows(f"recovered: taken over from process {process.pid} on ", "which did not end as it should")
+    project.research().exits(0).hides("recovered")  # that one did
 
 
 def test_a_stopped_session_lets_go(project: Project) -> None:

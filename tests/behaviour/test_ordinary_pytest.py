@@ -11,7 +11,7 @@ from tests.project import Project
 
 HEAVY = (
     "anthropic", "datasets", "git", "gitdb", "numpy", "optuna", "psutil", "tiktoken", "torch",
-    "pytest_autoresearch.campaign", "pytest_autoresearch.plugin.items", "pytest_autoresearch.records",
+    "pytest_autoresearch.campaign", "pytest_autoresearch.plugin.items", "pytest_autoresearch.records.trial",
 )  # fmt: skip
 
 

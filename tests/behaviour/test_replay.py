@@ -87,7 +87,7 @@ def test_what_is_no_trial_is_one_line(tried: Project) -> None:
 
 def test_a_replay_is_no_research(tried: Project) -> None:
     session = tried.pytest("--autoresearch", "--autoresearch-replay=t/1").exits(4)
-    session.shows("--autoresearch-replay measures a trial of the past: give it without --autoresearch")
+    session.shows("--autoresearch-replay measures an earlier trial: give it without --autoresearch")
     tried.write(pytest_ini="[pytest]\nautoresearch_metric = training_seconds\n")
     session = tried.pytest("--autoresearch-replay=t/1").exits(4)
     session.shows("t/0001 is of metric val_bpb, and this one is training_seconds")

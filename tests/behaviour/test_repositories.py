@@ -93,7 +93,7 @@ def test_a_campaign_of_another_platform_is_refused(project: Project) -> None:
     prepare.write_text(prepare.read_text().replace("toy processor", "other processor"))
     project.commit()
     session = project.proposes(GAIN).research().exits(4)
-    session.shows("campaign t was begun with device_name toy processor, now it is other processor")
+    session.shows("campaign t was started with device_name toy processor, now it is other processor")
     session.hides("Traceback", "INTERNALERROR", "::trial")
 
 
@@ -129,7 +129,7 @@ def test_a_commit_of_the_user_during_a_run_is_not_undone(project: Project) -> No
     command = f"cd {project.path} && git -c user.name=Ada -c user.email=a@b commit -q --allow-empty -m mine"
     project.proposes(("LR = 0.04", f"LR = 0.05\nimport os; assert not os.system({command!r})"))
     session = project.research("--autoresearch-sandbox=none").exits(1).hides("Traceback", "campaign.py")
-    session.shows("git update-ref: fatal:", "could not be decided and stored")
+    session.shows("trial 1 could not be stored: git update-ref: fatal:")
     assert project.subjects()[0] == "mine"
     assert sorted(project.refs()) == ["0000"]
 
@@ -138,8 +138,8 @@ def test_a_trial_that_cannot_be_stored_ends_the_loop(project: Project) -> None:
     project.proposes(GAIN, ("BATCH = 64", "BATCH = 32")).research("--autoresearch-trials=0").exits(0)
     (project.path / ".git" / "refs" / "autoresearch" / "t" / "0001.lock").touch()
     session = project.research().exits(1).hides("Traceback", "campaign.py")
-    session.shows("git update-ref: fatal:", "could not be decided and stored")
-    assert session.screen.count("::trial[") == 3  # its line, its error, and the summary's
+    session.shows("trial 1 could not be stored: git update-ref: fatal:")
+    assert "::trial[" not in session.screen
 
 
 def test_a_campaign_goes_on_with_its_own_prepare(project: Project) -> None:
@@ -155,7 +155,7 @@ def test_a_refused_campaign_leaves_the_branch_alone(project: Project) -> None:
     project.research("--autoresearch-trials=0").exits(0)
     project.git("checkout", "--quiet", "main")
     project.write(pytest_ini="[pytest]\nautoresearch_metric = training_seconds\n").commit()
-    project.research().exits(4).shows("campaign t was begun with metric val_bpb").hides("::baseline P")
+    project.research().exits(4).shows("campaign t was started with metric val_bpb").hides("::baseline P")
     assert project.git("branch", "--show-current") == "main"
 
 

@@ -38,7 +38,7 @@ def test_it_fails_when_the_stored_figure_is_another(measured: Project, factor: f
 
 def test_it_allows_for_the_noise_of_the_platform(pytester: pytest.Pytester) -> None:
     project = Project(pytester, script=NOISY)
-    project.research("--autoresearch-trials=0").exits(0).shows("spread 0.0010 in 3 runs")
+    project.research("--autoresearch-trials=0").exits(0).shows("noise 0.0010 in 3 runs")
     project.pytest("-k", "baseline").exits(0)
     records = project.script.with_name("baseline.json")
     records.write_text(records.read_text().replace('"mean": 0.979', '"mean": 0.962'))
@@ -55,7 +55,7 @@ def test_a_script_that_was_committed_unmeasured_is_not_passed(measured: Project)
     measured.commit("By hand")
     session = measured.pytest("-k", "baseline").exits(1)
     session.shows("no baseline is known for this version of train.py", "--autoresearch-trials=0")
-    measured.research("--autoresearch-trials=0").exits(0).shows("PASSED (0.9700, spread 0.0000 in 3 runs)")
+    measured.research("--autoresearch-trials=0").exits(0).shows("PASSED (0.9700, noise 0.0000 in 3 runs)")
     measured.pytest("-k", "baseline").exits(0)
 
 
@@ -74,9 +74,9 @@ def test_the_working_tree_does_not_count(measured: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"version": 3, "platf', "baseline.json cannot be read (JSONDecodeError"),
+        ('{"version": 4, "platf', "baseline.json cannot be read (JSONDecodeError"),
         ('{"version": 9, "platforms": []}', "version 9 of baseline.json is not known here"),
-        ('{"version": 3, "platforms": [{}]}', "baseline.json cannot be read (KeyError"),
+        ('{"version": 4, "platforms": [{}]}', "baseline.json cannot be read (KeyError"),
         ("[]", "baseline.json cannot be read (TypeError"),
     ],
     ids=["torn", "version", "empty", "list"],

@@ -1,4 +1,4 @@
-"""A campaign goes on where it stopped, on the terms that it was begun on."""
+"""A campaign goes on where it stopped, on the terms that it was started with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_tag_goes_on_with_everything_that_is_known(project: Project) -> None:
         project.research(f"--autoresearch-trials={trials}").exits(0)
     assert [entry["number"] for entry in project.ledger()] == [1, 2, 3]
     for entry, other in zip(project.ledger(), project.ledger("whole"), strict=True):
-        same = {"blob", "verdict", "constants", "description", "digest"}
+        same = {"tree", "verdict", "constants", "description", "digest"}
         assert {key: entry[key] for key in same} == {key: other[key] for key in same}
     assert project.subjects()[0].startswith("Claim")
 
@@ -53,15 +53,15 @@ def test_the_tuner_proposes_what_it_would_have(project: Project) -> None:
         (
             "autoresearch_metric = loss",
             (),
-            "begun with metric val_bpb, now it is loss",
+            "started with metric val_bpb, now it is loss",
         ),
-        ("autoresearch_direction = maximize", (), "begun with direction minimize, now it is maximize"),
+        ("autoresearch_direction = maximize", (), "started with direction minimize, now it is maximize"),
         (
             "autoresearch_experiment = experiment/other.py",
             (),
-            "begun with experiment experiment/train.py, now it is experiment/other.py",
+            "started with experiment experiment/train.py, now it is experiment/other.py",
         ),
-        ("", ("--autoresearch-time-budget=7",), "begun with time_budget 1, now it is 7"),
+        ("", ("--autoresearch-time-budget=7",), "started with time_budget 1, now it is 7"),
     ],
     ids=["metric", "direction", "experiment", "budget"],
 )
@@ -92,13 +92,18 @@ def test_another_trust_is_refused_by_name(project: Project) -> None:
     commit = project.git("commit-tree", tree, "-p", "main", "-m", sealed)
     project.git("update-ref", "refs/autoresearch/t/0000", commit)
     (project.path / "results.tsv").unlink()  # which names the opening
-    project.research().exits(4).shows("t was begun with trust sealed, now it is reported")
+    project.research().exits(4).shows("t was started with trust sealed, now it is reported")
 
 
-def test_an_opening_says_what_it_was_begun_with(project: Project) -> None:
+def test_a_header_says_what_the_campaign_was_started_with(project: Project) -> None:
     project.research("--autoresearch-trials=0").exits(0)
     message = project.message("refs/autoresearch/t/0000").splitlines()
-    assert {"Experiment: experiment/train.py", "Metric: val_bpb", "Direction: minimize"} <= set(message)
+    assert {
+        "Experiment: experiment/train.py",
+        "Editable: train.py",
+        "Metric: val_bpb",
+        "Direction: minimize",
+    } <= set(message)
     [platform] = [line.removeprefix("Platform: ") for line in message if line.startswith("Platform: ")]
     assert json.loads(platform)["device_name"] == "toy processor"
 
@@ -107,7 +112,7 @@ def test_a_repository_that_git_has_packed_goes_on(project: Project) -> None:
     project.proposes(GAIN, LOSS, SECOND).research("--autoresearch-trials=2").exits(0)
     known = project.ledger()
     project.git("gc", "--quiet", "--prune=now")
-    project.research().exits(0).decides("kept", "discarded", "kept").hides("healed")
+    project.research().exits(0).decides("kept", "discarded", "kept").hides("recovered")
     assert project.ledger()[:2] == known
     assert "val_bpb" in project.git("show", "refs/autoresearch/t/log/0002")
 

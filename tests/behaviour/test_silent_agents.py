@@ -23,7 +23,7 @@ print(json.dumps({{{{"result": f"idea {{{{asked}}}}", "total_cost_usd": 1.0}}}})
 """
 EDIT = "train.write_text(train.read_text().replace('LR = 0.04', f'LR = {}'))"
 IMPATIENT = (
-    "from pytest_autoresearch.plugin import session\n\nsession.FIRST_WAIT = session.LONGEST_WAIT = 0.01\n"
+    "from pytest_autoresearch.loop import stopping\n\nstopping.FIRST_WAIT = stopping.LONGEST_WAIT = 0.01\n"
 )
 
 
@@ -33,17 +33,17 @@ class Asked:
     def __init__(self, project: Project, path: Path) -> None:
         self.project = project
         self.program = path / "agent.py"
-        self._count = path / "count"
+        self.count = path / "count"
 
     def does(self, body: str, conftest: str = IMPATIENT) -> Project:
-        self.program.write_text(AGENT.format(count=str(self._count), body=body))
+        self.program.write_text(AGENT.format(count=str(self.count), body=body))
         self.program.chmod(0o755)
         (self.project.path / "conftest.py").write_text(conftest)
         return self.project.commit("Add an agent")
 
     @property
     def times(self) -> int:
-        return len(self._count.read_text()) if self._count.exists() else 0
+        return len(self.count.read_text()) if self.count.exists() else 0
 
     @property
     def option(self) -> str:
@@ -71,7 +71,7 @@ def test_an_outage_is_waited_out(agent: Asked) -> None:
 
 
 def test_the_wait_grows_and_ends_with_the_hours(agent: Asked) -> None:
-    conftest = "from pytest_autoresearch.plugin import session\n\nsession.FIRST_WAIT = 0.4\n"
+    conftest = "from pytest_autoresearch.loop import stopping\n\nstopping.FIRST_WAIT = 0.4\n"
     project = agent.does("sys.exit('away')", conftest)
     project.research(agent.option, "--autoresearch-hours=0.0008").exits(0)
     assert 2 <= agent.times <= 5  # in three seconds, after 0, 0.4, 1.2 and 2.8 of them
@@ -82,7 +82,7 @@ def test_nobody_is_asked_whose_answer_nobody_fetches(agent: Asked) -> None:
 from pytest_autoresearch import Proposal
 
 def pytest_autoresearch_propose(briefing):
-    return Proposal(briefing.script.replace("LR = 0.04", f"LR = 0.04{briefing.number}"), "mine")
+    return Proposal(briefing.edit("LR = 0.04", f"LR = 0.04{briefing.number}"), "mine")
 """
     agent.does(EDIT.format("0.05"), conftest).research(agent.option, "--autoresearch-trials=3").exits(0)
     assert agent.times == 0
@@ -91,8 +91,8 @@ def pytest_autoresearch_propose(briefing):
 def test_mending_is_paid_from_the_same_purse(agent: Asked) -> None:
     project = agent.does(EDIT.format("oops{asked}"))
     session = project.research(agent.option, "--autoresearch-max-cost=1.5").exits(0)
-    session.shows("agent agent.py: only what its output says that it has cost counts for the limit")
-    session.shows("agent.py proposes no more: ", "of 1.50 US dollars are spent")
+    session.shows("agent agent.py: the limit counts only the cost that its output states")
+    session.shows("agent.py proposes no more: ", "proposals have cost ", "of 1.50 US dollars")
     assert agent.times <= 3  # the proposal, one prepared beside its run, one that was under way
     assert agent.booked + (1.0 if "1.00 US dollars more" in session.screen else 0.0) == agent.times
 
@@ -104,3 +104,29 @@ def test_a_limit_holds_in_the_next_session(agent: Asked) -> None:
     )
     project.research(agent.option, "--autoresearch-max-cost=1").exits(0).decides("kept")
     assert agent.times == 1
+
+
+def test_an_interrupt_loses_no_cost_of_an_answer_that_waits(agent: Asked) -> None:
+    conftest = f"""\
+import os, pathlib, signal, threading, time
+
+COUNT = pathlib.Path({str(agent.count)!r})
+ONCE = COUNT.with_name("once")
+
+
+def interrupt():
+    while not COUNT.exists() or COUNT.read_text() != "xx":  # asked beside trial 1
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+if not ONCE.exists():
+    ONCE.touch()
+    threading.Thread(target=interrupt, daemon=True).start()
+"""
+    project = agent.does(EDIT.format('0.0{asked + 5}; __import__("time").sleep(3)'), conftest)
+    project.research(agent.option).exits(2)
+    assert (agent.times, agent.booked) == (2, 0)
+    project.research(agent.option, "--autoresearch-max-cost=2").exits(0).decides("refused")
+    assert (agent.times, agent.booked) == (2, 2.0)

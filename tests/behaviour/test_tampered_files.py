@@ -58,9 +58,11 @@ def test_what_follows_from_the_refs_is_written_again(campaign: Project, tamper: 
     session = campaign.research(*ALONE).exits(0).decides("kept", "discarded")
     assert [file.read_bytes() for file in files] == before
     if tamper in {emptied, Path.unlink}:
-        session.hides("healed: ")
+        session.hides("recovered: ")
     else:
-        session.shows("healed: ledger.jsonl differed from the refs", "healed: results.tsv differed from")
+        session.shows(
+            "recovered: ledger.jsonl differed from the refs", "recovered: results.tsv differed from"
+        )
 
 
 def test_a_ledger_of_anything_is_written_again(campaign: Project) -> None:
@@ -119,7 +121,7 @@ def rewrite(project: Project, **values: object) -> None:
     "change",
     [
         {"mean": 0.9699999},
-        {"spread": 0.5, "error": 0.5},  # with which anything would reproduce
+        {"noise_std": 0.5, "std": 0.5},  # with which anything would reproduce
         {"claim__gain": -0.5},
         {"measurements": []},
         {"version": 9},
@@ -149,7 +151,7 @@ def test_a_torn_record_that_is_committed_is_refused(campaign: Project) -> None:
     session.shows("baseline.json cannot be read (JSONDecodeError", "; restore it with 'git checkout")
 
 
-@pytest.mark.parametrize("change", ["file", "platform", "blob"])
+@pytest.mark.parametrize("change", ["file", "platform", "tree"])
 def test_a_record_that_is_gone_is_measured_anew(campaign: Project, change: str) -> None:
     """And what is believed still follows from the refs."""
     records = campaign.script.with_name("baseline.json")
@@ -157,8 +159,8 @@ def test_a_record_that_is_gone_is_measured_anew(campaign: Project, change: str) 
         records.unlink()
         campaign.commit("By hand")
     else:
-        rewrite(campaign, **({"platforms": []} if change == "platform" else {"blob": "0" * 40}))
-    session = campaign.research(*NEXT).exits(0).shows("::baseline PASSED (0.9700, spread 0.0000 in 3 runs)")
+        rewrite(campaign, **({"platforms": []} if change == "platform" else {"tree": "0" * 40}))
+    session = campaign.research(*NEXT).exits(0).shows("::baseline PASSED (0.9700, noise 0.0000 in 3 runs)")
     session.decides("kept", "discarded", "kept")
     assert campaign.ledger()[-1]["incumbent_score"] == 0.97
 
@@ -174,7 +176,7 @@ def test_figures_of_another_platform_are_nobodys_business(campaign: Project) -> 
 def test_a_script_of_the_user_is_measured_and_its_figures_are_guarded_too(campaign: Project) -> None:
     campaign.script.write_text(campaign.script.read_text().replace("LR = 0.05", "LR = 0.055"))
     campaign.git("commit", "--quiet", "--all", "--message", "By hand")
-    campaign.research(*ALONE).exits(0).shows("::baseline PASSED (0.9650, spread 0.0000 in 3 runs)")
+    campaign.research(*ALONE).exits(0).shows("::baseline PASSED (0.9650, noise 0.0000 in 3 runs)")
     campaign.research(*ALONE).exits(0).shows("::baseline PASSED (0.9650, stored 0.9650")
     rewrite(campaign, mean=0.9649999)
     campaign.research(*ALONE).exits(4).shows("somebody has changed what was measured; restore it with")

@@ -24,7 +24,7 @@ def is_refused(project: Project, *reasons: str) -> str:
 
 def test_a_lost_opening_is_refused(campaign: Project) -> None:
     campaign.git("update-ref", "-d", "refs/autoresearch/t/0000")
-    is_refused(campaign, "refs/autoresearch/t/0000, the campaign's opening, is gone: restore it, or choose")
+    is_refused(campaign, "refs/autoresearch/t/0000, the campaign's header, is gone: restore it, or choose")
 
 
 @pytest.mark.parametrize("last", ["discarded", "kept"])

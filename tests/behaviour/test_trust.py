@@ -73,7 +73,7 @@ def test_a_campaign_keeps_its_trust(project: Project) -> None:
     project.script.with_name("prepare.py").write_text(SEALED)
     project.commit("Seal it")
     session = project.research().exits(4)
-    session.shows("campaign t was begun with trust reported, now it is sealed: undo that, or choose")
+    session.shows("campaign t was started with trust reported, now it is sealed: undo that, or choose")
 
 
 def test_a_sealed_experiment_has_figures_of_its_own(project: Project) -> None:

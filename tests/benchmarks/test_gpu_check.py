@@ -124,7 +124,7 @@ def test_a_dry_run_finds_what_each_stage_is_to_find(tmp_path: Path) -> None:
     if "not run" not in (sealed := found["sealed_bwrap"]):
         assert sealed["trust"] == "sealed"
         assert sealed["sealed_and_scored_s"] > 0
-        assert sealed["needs"]["startup_seconds"] > 0
+        assert sealed["overheads"]["startup_seconds"] > 0
     if "not run" not in (campaign := found["campaign_landlock"]):
         assert campaign["exit_code"] == 0
         assert "DISCARDED" in " ".join(campaign["said"])

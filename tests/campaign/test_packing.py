@@ -48,7 +48,7 @@ def test_what_is_stored_is_packed_every_now_and_then(packing: Project) -> None:
     assert {"autoresearch/t/0003", "autoresearch/t/log/0003"} <= loose(packing)
     assert not {"autoresearch/t/0001", "autoresearch/t/0002"} & loose(packing)
     known = packing.refs()
-    session = packing.research("--autoresearch-trials=0").exits(0).hides("healed").leaves_clean()
+    session = packing.research("--autoresearch-trials=0").exits(0).hides("recovered").leaves_clean()
     assert {name: session.project.refs()[name] for name in known} == known
 
 

@@ -46,7 +46,7 @@ def pytest_autoresearch_propose(briefing: Briefing) -> Proposal | None:
     if briefing.number > len(SCRIPTS):
         return None
     script = SCRIPTS[briefing.number - 1]
-    return Proposal(script.read_text(), script.stem.partition("-")[2])
+    return Proposal({briefing.script_name: script.read_text()}, script.stem.partition("-")[2])
 
 
 def traces() -> Iterator[str]:
@@ -78,7 +78,7 @@ def processes() -> Iterator[str]:
         # Of a run, whose seed nobody knows; the scorer's is 0.
         seeded = re.search(rb"(^|\0)AUTORESEARCH_SEED=[1-9]", inherited)
         of_the_trial = seeded is not None and os.fsencode(MARK) in inherited
-        if of_the_trial or (os.fsencode(MARK) in line and b"measuring.server" not in line):
+        if of_the_trial or (os.fsencode(MARK) in line and b"scoring.server" not in line):
             yield f"{number} {line!r}"
 
 

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pytest_autoresearch.system.text import MARK, single_line
+from pytest_autoresearch.text import MARK, single_line
 from tests.cheats.campaign import HERE, MINIATURE, PLACE, Campaign, Combination, Trial, conduct
 
 EXPERIMENTS = {"embedded": HERE.parents[1] / "experiment", "miniature": MINIATURE}

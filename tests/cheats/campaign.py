@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_autoresearch.errors import SandboxUnavailable
-from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.sandbox import enforcers
 from tests import ordinary_user
 from tests.ordinary_user import NOBODY, as_ordinary_user
 from tests.project import PLUGINS
@@ -51,7 +51,7 @@ class Combination:
 def obstacle(combination: Combination) -> str | None:
     """Return what keeps this machine from a combination."""
     try:
-        launch.choose(combination.enforcer)
+        enforcers.choose(combination.enforcer)
         if combination.user == "ordinary":
             ordinary_user.as_ordinary_user([])
     except (SandboxUnavailable, ordinary_user.Unavailable) as error:
@@ -270,7 +270,7 @@ def _trials(folder: Path, project: Path) -> dict[str, Trial]:
             entry["verdict"],
             entry["reason"],
             score,
-            entry["baseline"],
+            entry["incumbent_score"],
             _attempts(text),
             text,
             seen["left"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.sandbox import enforcers
 from tests.cheats.campaign import PLACE, Combination, obstacle
 from tests.cheats.table import path_of
 
@@ -40,7 +40,7 @@ def attack(*arguments: str | Path, processes: int | None = None) -> subprocess.C
 
 @pytest.mark.slow
 def test_an_attack_is_reported_in_full(tmp_path: Path) -> None:
-    if launch.choose("auto") == "none":
+    if enforcers.choose("auto") == "none":
         pytest.skip("no sandbox works here")
     script = tmp_path / "ends.py"
     script.write_text("import sys\nprint('first words')\nsys.exit('Verdict: kept')\n")

@@ -19,6 +19,8 @@ FAULT = """
 import ctypes, errno, os
 from pathlib import Path
 
+from pytest_autoresearch.campaign.writer import CampaignWriter
+
 WHEN, WHAT, PLACE = (os.environ.get(f"FAULT_{name}", "") for name in ("WHEN", "WHAT", "PLACE"))
 
 
@@ -48,14 +50,22 @@ def pytest_collection_finish():
         fault()
 
 
-def pytest_runtest_logstart(nodeid):
-    if WHEN == "before trial 2" and "trial[0002" in nodeid:
-        fault()
+propose, add_trial = pytest_autoresearch_propose, CampaignWriter.add_trial
 
 
-def pytest_runtest_logreport(report):
-    if WHEN == "after the runs of trial 2" and "trial[0002" in report.nodeid and report.when == "call":
+def pytest_autoresearch_propose(briefing):
+    if WHEN == "before trial 2" and briefing.number == 2:
         fault()
+    return propose(briefing)
+
+
+def add_after_fault(writer, number, *arguments):
+    if WHEN == "after the runs of trial 2" and number == 2:
+        fault()
+    return add_trial(writer, number, *arguments)
+
+
+CampaignWriter.add_trial = add_after_fault
 """
 
 # A file system of a mount namespace ends with it, so the files are carried there and back.

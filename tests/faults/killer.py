@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pytest_autoresearch.campaign import ledger, logs, results
-from pytest_autoresearch.campaign.git import Repository
+from pytest_autoresearch.campaign import logs
+from pytest_autoresearch.campaign.command import Git
+from pytest_autoresearch.campaign.derived import DerivedFile
 from pytest_autoresearch.system import locks, temporary
 
 WRITING = (
-    *("hash-object", "write-tree", "commit-tree", "update-ref", "maintenance"),
+    *("hash-object", "commit-tree", "update-ref", "maintenance"),
     *("switch", "reset", "checkout-index"),
 )
 AT = os.environ["KILL_AT"]
@@ -33,13 +34,13 @@ def step(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(owner: Any, name: str, called: str) -> None:
-    """Make *owner*'s function *name* a step."""
+def before(owner: Any, name: str, called: str, place: Callable[..., str] = lambda *_: "") -> None:
+    """Make *owner*'s function *name* a step, which *place* tells from others."""
     original: Callable[..., Any] = getattr(owner, name)
 
     @functools.wraps(original)
     def stepped(*arguments: Any, **options: Any) -> Any:
-        step(called)
+        step(called + place(*arguments))
         return original(*arguments, **options)
 
     setattr(owner, name, stepped)
@@ -49,20 +50,18 @@ def git(original: Callable[..., Any]) -> Callable[..., Any]:
     """Make git's writing commands steps."""
 
     @functools.wraps(original)
-    def called(self: Repository, command: str, *arguments: str, **options: Any) -> Any:
+    def called(self: Git, command: str, *arguments: str, **options: Any) -> Any:
         if command in WRITING and (command != "hash-object" or "-w" in arguments):
-            step(f"git {command}")
+            step(f"git {command}{' of a tree' * ('tree' in arguments)}")
         return original(self, command, *arguments, **options)
 
     return called
 
 
-Repository._call = git(Repository._call)  # type: ignore[method-assign]
-before(ledger.Ledger, "__init__", "open the ledger")
-before(ledger.Ledger, "write", "write to the ledger")
-before(os, "fsync", "let the ledger reach the disk")
-before(results.Results, "__init__", "write results.tsv")
-before(results.Results, "add", "add to results.tsv")
+Git.run = git(Git.run)  # type: ignore[method-assign]
+before(DerivedFile, "__init__", "open ", lambda _file, path, *_: path.name)
+before(DerivedFile, "append", "add to ", lambda file, *_: file.path.name)
+before(os, "fsync", "let a line reach the disk")
 before(Path, "replace", "replace a file")
 before(logs.Logs, "start", "drop a log")
 before(logs.Logs, "stored", "note a log")

@@ -25,7 +25,7 @@ MOMENTS = ("", "trust:", "::baseline PASSED", "::trial[", "::trial[")
 OPENING = (
     "git switch",
     "git hash-object",
-    "git write-tree",
+    "git hash-object of a tree",
     "git commit-tree",
     "git update-ref",
     "git reset",
@@ -34,19 +34,19 @@ OPENING = (
 STEPS = (
     "take a lock",
     "sign a lock",
-    "open the ledger",
-    "write results.tsv",
+    "open ledger.jsonl",
+    "open results.tsv",
     "drop a log",
     "git hash-object",
-    "git write-tree",
+    "git hash-object of a tree",
     "git commit-tree",
     "git update-ref",
     "note a log",
     "git reset",
     "git checkout-index",
     "git maintenance",
-    "write to the ledger",
-    "let the ledger reach the disk",
+    "add to ledger.jsonl",
+    "let a line reach the disk",
     "add to results.tsv",
     "remove a folder",
     "let go of a lock",
@@ -64,7 +64,7 @@ def pytest_autoresearch_propose(briefing):
         old, new = rate, f"LR = {float(rate.split()[2]) + 1e-5:.5f}"
     else:
         old, new = batch, f"BATCH = {1000 + briefing.number}"
-    return Proposal(briefing.script.replace(old, new), f"{old} -> {new}")
+    return Proposal(briefing.edit(old, new), f"{old} -> {new}")
 """
 CHILD = """
 import subprocess, sys
@@ -142,7 +142,7 @@ def test_a_kill_before_any_step_loses_nothing(project: Project) -> None:
     assert {f"{name}:1" for name in (*OPENING, *STEPS)} <= {*killed}
     session = project.pytest(*OPTIONS, "--autoresearch-trials=1").exits(0).leaves_clean()
     session.decides(*(entry["verdict"] for entry in project.ledger()))
-    project.pytest(*OPTIONS, "--autoresearch-trials=0").exits(0).hides("healed")
+    project.pytest(*OPTIONS, "--autoresearch-trials=0").exits(0).hides("recovered")
     assert not list(project.temporary.iterdir())
 
 
@@ -150,7 +150,7 @@ def test_a_kill_before_any_step_loses_nothing(project: Project) -> None:
 def test_kills_at_random_moments_lose_nothing(project: Project) -> None:
     """Some come while trials go on, others while a session starts and heals what is there."""
     prepared(project)
-    chance, known, healed = random.Random(6), dict[str, str](), 0
+    chance, known, recovered = random.Random(6), dict[str, str](), 0
     for _ in range(KILLS):
         with project.start(*OPTIONS) as process:
             assert process.stdout is not None
@@ -162,10 +162,10 @@ def test_kills_at_random_moments_lose_nothing(project: Project) -> None:
             screen += process.stdout.read()
         assert process.returncode == -signal.SIGKILL, screen
         assert "Traceback" not in screen
-        healed += "healed: taken over" in screen
+        recovered += "recovered: taken over" in screen
         known = assert_whole(project, known)
         assert_no_process(project)
-    assert healed > KILLS / 2
+    assert recovered > KILLS / 2
     assert len(known) > KILLS / 4
     session = project.pytest(*OPTIONS, "--autoresearch-trials=1").exits(0).leaves_clean()
     session.decides(*(entry["verdict"] for entry in project.ledger()))

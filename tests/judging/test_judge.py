@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.judging.judge import (
-    MOST_RUNS,
-    STRICT,
-    Effects,
-    Estimate,
-    GainEstimate,
-    Judgement,
-    Noise,
-    ObservedEffect,
-    judge,
-    t_quantile,
-    tolerance,
-)
+from pytest_autoresearch.judging.effects import Effects
+from pytest_autoresearch.judging.judge import MAX_RUNS, STRICT, Judgement, JudgePolicy, judge
+from pytest_autoresearch.judging.noise import Estimate, Noise, gain_and_margin, t_quantile, tolerance
 
-NOISE = Noise(spread=0.01, freedom=20)
+NOISE = Noise(std=0.01, dof=20)
 INCUMBENT = Estimate.of([1.0, 1.01, 0.99], NOISE)
-FRESH = Effects.learned((), NOISE)
+FRESH = Effects.initial(NOISE)
 
 
-def judged(*scores: float, effects: Effects = FRESH, **settings: float) -> Judgement:
-    return judge(scores, INCUMBENT, NOISE, effects, **settings)  # type: ignore[arg-type]
+def learned(seen: Iterable[tuple[float, float]], noise: Noise = NOISE) -> Effects:
+    effects = Effects.initial(noise)
+    for difference, std in seen:
+        effects = effects.after(difference, std)
+    return effects
+
+
+def judged(
+    *scores: float,
+    incumbent: Estimate = INCUMBENT,
+    effects: Effects = FRESH,
+    code_size_change: int = 0,
+    **policy: Any,
+) -> Judgement:
+    return judge(scores, incumbent, NOISE, effects, JudgePolicy(**policy), code_size_change=code_size_change)
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +69,26 @@ def test_thin_evidence_asks_for_another_run() -> None:
 
 def test_what_is_known_least_is_measured_again() -> None:
     vague, sharp = Estimate(1.0, 0.02), Estimate(1.0, 0.001)
-    assert judge([0.975], vague, NOISE, FRESH, confidence=STRICT).action == "measure incumbent"
-    assert judge([0.975], sharp, NOISE, FRESH, confidence=STRICT).action == "measure candidate"
+    assert judged(0.975, incumbent=vague, confidence=STRICT).action == "measure incumbent"
+    assert judged(0.975, incumbent=sharp, confidence=STRICT).action == "measure candidate"
 
 
 def test_a_proposal_is_not_measured_forever() -> None:
-    assert judged(*[0.995] * MOST_RUNS, confidence=0.999999).action == "discard"
+    assert judged(*[0.995] * MAX_RUNS, confidence=0.999999).action == "discard"
 
 
 def test_more_runs_sharpen_the_verdict() -> None:
-    assert judged(0.99, 0.99, 0.99, 0.99).error < judged(0.99).error
+    assert judged(0.99, 0.99, 0.99, 0.99).std < judged(0.99).std
 
 
 def test_a_lucky_run_is_shrunk_towards_the_incumbent() -> None:
     lucky = judged(0.975)
-    assert 0.975 < lucky.belief.mean < 1.0
+    assert 0.975 < lucky.candidate.mean < 1.0
     assert -0.025 < lucky.difference < 0
 
 
 def test_fifty_discards_raise_the_evidence_asked_for() -> None:
-    taught = Effects.learned([ObservedEffect(0.002 + 0.0002 * trial, 0.0115) for trial in range(50)], NOISE)
+    taught = learned([(0.002 + 0.0002 * trial, 0.0115) for trial in range(50)], NOISE)
     scores = [0.98] * 4
     assert judged(*scores).action == "keep"
     assert judged(*scores, effects=taught).action != "keep"
@@ -90,52 +96,52 @@ def test_fifty_discards_raise_the_evidence_asked_for() -> None:
 
 
 def test_improvements_lower_the_evidence_asked_for() -> None:
-    gains = [ObservedEffect(-0.02 - 0.001 * trial, 0.0115) for trial in range(50)]
-    assert judged(0.995, effects=Effects.learned(gains, NOISE)).difference < judged(0.995).difference
+    gains = [(-0.02 - 0.001 * trial, 0.0115) for trial in range(50)]
+    assert judged(0.995, effects=learned(gains, NOISE)).difference < judged(0.995).difference
 
 
-def test_effects_are_learned_one_by_one_as_all_at_once() -> None:
-    seen = [ObservedEffect(0.03, 0.01), ObservedEffect(-0.01, 0.012), ObservedEffect(0.0, 0.01)]
-    one_by_one = FRESH
-    for trial in seen:
-        one_by_one = one_by_one.after(trial)
-    assert one_by_one == Effects.learned(seen, NOISE)
-    assert sum(map(sum, one_by_one.weights)) == pytest.approx(1)
+def test_each_trial_counts_once_and_the_weights_sum_to_one() -> None:
+    seen = [(0.03, 0.01), (-0.01, 0.012), (0.0, 0.01)]
+    for trials in range(4):
+        effects = learned(seen[:trials])
+        assert sum(map(sum, effects.counts)) == pytest.approx(trials)
+        assert sum(map(sum, effects.weights)) == pytest.approx(1)
 
 
-def test_an_incumbent_that_is_beaten_too_easily_was_measured_unluckily() -> None:
+def test_an_incumbent_that_is_beaten_too_easily_had_unlucky_runs() -> None:
     lesson = judged(0.985, confidence=STRICT).incumbent
     assert lesson.mean < INCUMBENT.mean
-    assert lesson.error < INCUMBENT.error
+    assert lesson.std < INCUMBENT.std
 
 
 def test_growth_has_to_be_paid_for_by_a_gain() -> None:
-    assert judged(0.95, code_size_change=10, price=0.001).action == "keep"
-    assert judged(0.95, code_size_change=100, price=0.001).action == "discard"
-    assert judged(0.95, code_size_change=100, price=0.0).action == "keep"
+    assert judged(0.95, code_size_change=10, code_size_price=0.001).action == "keep"
+    assert judged(0.95, code_size_change=100, code_size_price=0.001).action == "discard"
+    assert judged(0.95, code_size_change=100, code_size_price=0.0).action == "keep"
 
 
 def test_less_code_is_kept_when_it_is_equal_within_the_noise() -> None:
     equal = [1.0] * 8
-    assert judged(*equal, code_size_change=-20, price=1e-6).action == "keep"
-    assert judged(*equal, code_size_change=-20, price=0.0).action != "keep"
-    assert judged(1.1, code_size_change=-20, price=1e-6).action == "discard"
+    assert judged(*equal, code_size_change=-20, code_size_price=1e-6).action == "keep"
+    assert judged(*equal, code_size_change=-20, code_size_price=0.0).action != "keep"
+    assert judged(1.1, code_size_change=-20, code_size_price=1e-6).action == "discard"
 
 
 def test_deleting_a_token_at_a_time_is_no_ratchet() -> None:
-    worse = [1.003] * MOST_RUNS
+    worse = [1.003] * MAX_RUNS
     sharp = Estimate(1.0, 0.0005)
-    assert judge(worse, sharp, NOISE, FRESH, code_size_change=-20, price=1e-9).action == "keep"
-    assert judge(worse, sharp, NOISE, FRESH, code_size_change=-1, price=1e-9).action == "discard"
+    assert judged(*worse, incumbent=sharp, code_size_change=-20, code_size_price=1e-9).action == "keep"
+    assert judged(*worse, incumbent=sharp, code_size_change=-1, code_size_price=1e-9).action == "discard"
 
 
 def test_without_noise_any_gain_counts() -> None:
     silent = Noise.of([1.0, 1.0, 1.0])
-    effects = Effects.learned([ObservedEffect(0.1, 0.0)], silent)
+    effects = learned([(0.1, 0.0)], silent)
     incumbent = Estimate.of([1.0], silent)
-    assert judge([1.0 - 1e-9], incumbent, silent, effects).action == "keep"
-    assert judge([1.0], incumbent, silent, effects).action == "discard"
-    assert judge([1.0], incumbent, silent, effects, code_size_change=-1, price=1e-9).action == "keep"
+    policy = JudgePolicy(code_size_price=1e-9)
+    assert judge([1.0 - 1e-9], incumbent, silent, effects, policy).action == "keep"
+    assert judge([1.0], incumbent, silent, effects, policy).action == "discard"
+    assert judge([1.0], incumbent, silent, effects, policy, code_size_change=-1).action == "keep"
     assert incumbent.updated(1.0, silent) == incumbent
 
 
@@ -145,50 +151,47 @@ def test_without_noise_any_gain_counts() -> None:
     st.floats(0, 1e3),
     st.integers(-500, 500),
 )
-def test_nothing_is_ever_not_a_number(scores: list[float], spread: float, error: float, tokens: int) -> None:
-    noise = Noise(spread, 2)
-    effects = Effects.learned([ObservedEffect(score, spread) for score in scores], noise)
-    found = judge(scores, Estimate(0.0, error), noise, effects, code_size_change=tokens, price=1e-6)
-    figures = (found.difference, found.error, found.belief.mean, found.belief.error, found.incumbent.mean)
+def test_nothing_is_ever_not_a_number(scores: list[float], std: float, error: float, tokens: int) -> None:
+    noise = Noise(std, 2)
+    effects = learned([(score, std) for score in scores], noise)
+    found = judge(
+        scores,
+        Estimate(1.0, error),
+        noise,
+        effects,
+        JudgePolicy(code_size_price=1e-6),
+        code_size_change=tokens,
+    )
+    figures = (found.difference, found.std, found.candidate.mean, found.candidate.std, found.incumbent.mean)
     assert all(map(math.isfinite, figures))
 
 
 @given(
-    st.lists(st.floats(-0.1, 0.1), min_size=1, max_size=3),
+    st.lists(st.floats(0.9, 1.1), min_size=1, max_size=3),
     st.floats(1e-4, 0.1),
     st.integers(-50, 50),
     st.floats(0.1, 0.99),
 )
 def test_maximizing_mirrors_minimizing(
-    scores: list[float], spread: float, tokens: int, confidence: float
+    scores: list[float], std: float, tokens: int, confidence: float
 ) -> None:
-    noise = Noise(spread, 2)
-    incumbent = Estimate(0.0, spread / 2)
-    seen = [(0.02, spread), (-0.01, spread)]
-    lower_effects = Effects.learned([ObservedEffect(*trial) for trial in seen], noise)
-    higher_effects = Effects.learned([ObservedEffect(-far, error) for far, error in seen], noise, "maximize")
-    lower = judge(
-        scores, incumbent, noise, lower_effects, code_size_change=tokens, price=1e-5, confidence=confidence
-    )
+    noise = Noise(std, 2)
+    effects = learned([(0.02, std), (-0.01, std)], noise)
+    policy = JudgePolicy(confidence=confidence, code_size_price=1e-5)
+    lower = judge(scores, Estimate(1.0, std / 2), noise, effects, policy, code_size_change=tokens)
+    policy = dataclasses.replace(policy, direction="maximize")
     higher = judge(
-        [-score for score in scores],
-        incumbent,
-        noise,
-        higher_effects,
-        code_size_change=tokens,
-        price=1e-5,
-        confidence=confidence,
-        direction="maximize",
+        [-score for score in scores], Estimate(-1.0, std / 2), noise, effects, policy, code_size_change=tokens
     )
     assert higher.action == lower.action
     assert higher.difference == -lower.difference
-    assert (higher.belief.mean, higher.belief.error) == (-lower.belief.mean, lower.belief.error)
+    assert (higher.candidate.mean, higher.candidate.std) == (-lower.candidate.mean, lower.candidate.std)
     assert higher.incumbent.mean == -lower.incumbent.mean
 
 
 def test_the_reason_is_one_line() -> None:
-    found = judged(0.95, 0.95, code_size_change=-4, price=1e-6)
-    assert found.reason == f"{found.difference:+.4f} ± {found.error:.4f} after 2 runs, 4 tokens shorter"
+    found = judged(0.95, 0.95, code_size_change=-4, code_size_price=1e-6)
+    assert found.reason == f"{found.difference:+.4f} ± {found.std:.4f} after 2 runs, 4 tokens shorter"
 
 
 def test_noise_is_pooled_around_the_mean_of_each_group() -> None:
@@ -199,21 +202,21 @@ def test_noise_is_pooled_around_the_mean_of_each_group() -> None:
         Noise.of([1.0], [2.0])
 
 
-def test_a_belief_taught_run_by_run_is_the_mean_of_them() -> None:
+def test_an_estimate_updated_run_by_run_is_the_mean_of_them() -> None:
     scores = [1.0, 1.02, 0.97]
-    belief = Estimate.of(scores[:1], NOISE)
+    estimate = Estimate.of(scores[:1], NOISE)
     for score in scores[1:]:
-        belief = belief.updated(score, NOISE)
-    assert belief.mean == pytest.approx(statistics.fmean(scores))
-    assert belief.error == pytest.approx(Estimate.of(scores, NOISE).error)
+        estimate = estimate.updated(score, NOISE)
+    assert estimate.mean == pytest.approx(statistics.fmean(scores))
+    assert estimate.std == pytest.approx(Estimate.of(scores, NOISE).std)
 
 
 @pytest.mark.parametrize(
-    ("level", "freedom", "quantile"),
+    ("level", "dof", "quantile"),
     [(0.95, 1, 12.706), (0.95, 2, 4.303), (0.95, 30, 2.042), (0.99, 2, 9.925), (0.99, 5, 4.032)],
 )
-def test_students_t_is_that_of_the_tables(level: float, freedom: int, quantile: float) -> None:
-    assert t_quantile(level, freedom) == pytest.approx(quantile, abs=6e-4)
+def test_students_t_is_that_of_the_tables(level: float, dof: int, quantile: float) -> None:
+    assert t_quantile(level, dof) == pytest.approx(quantile, abs=6e-4)
 
 
 def test_a_figure_may_differ_by_the_noise_of_one_run_and_by_its_own() -> None:
@@ -222,8 +225,8 @@ def test_a_figure_may_differ_by_the_noise_of_one_run_and_by_its_own() -> None:
 
 
 def test_a_claim_has_an_interval() -> None:
-    claim = GainEstimate.of([1.0, 1.02], [0.9, 0.92], Noise(0.01, 4))
-    assert str(claim) == "-0.1000 ± 0.0278"
+    claim = gain_and_margin([1.0, 1.02], [0.9, 0.92], Noise(0.01, 4))
+    assert claim == pytest.approx((-0.1, 0.0278), abs=5e-5)
 
 
 def test_simulated_campaigns_gain_more_than_greedy_ones(simulation: ModuleType) -> None:

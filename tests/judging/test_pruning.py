@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 import random
 import time
 
@@ -14,18 +15,18 @@ from hypothesis import strategies as st
 from pytest_autoresearch.judging.pruning import (
     EARLIEST,
     EVIDENCE,
-    LONGEST,
+    MAX_LINE,
     Curve,
     CurvePair,
     Margins,
     Points,
+    PruneRule,
     PruningBacktest,
     backtest,
-    prune_reason,
 )
 
 TENTHS = tuple(i / 10 for i in range(1, 10))
-SPREAD = 0.005  # of a final loss, from run to run
+STD = 0.005  # of a final loss, from run to run
 INCUMBENT = tuple(3 + 2 * (1 - share) ** 2 for share in TENTHS)
 REPEATS = [tuple(loss + shift for loss in INCUMBENT) for shift in (-0.01, 0.0, 0.01)]
 NOISE = 2.91998558 * 0.01 * math.sqrt(2)  # of one run against another, from the three
@@ -47,10 +48,7 @@ def past(excess: float, behind: float, *, kept: bool = False) -> CurvePair:
 
 
 def learned(*trials: CurvePair, repeats: list[Points] | None = None) -> Margins:
-    margins = Margins(REPEATS if repeats is None else repeats, SPREAD, "minimize")
-    for trial in trials:
-        margins.learn(trial)
-    return margins
+    return Margins.learned(trials, REPEATS if repeats is None else repeats, STD, "minimize")
 
 
 BAD = past(0.5, 0.4)
@@ -105,7 +103,7 @@ def test_a_line_may_be_written_in_many_ways(line: str) -> None:
         "50%",
         "",
         "\0\x1b[2J",
-        " " * LONGEST + "(50%) loss: 2.5",
+        " " * MAX_LINE + "(50%) loss: 2.5",
     ],
 )
 def test_a_line_that_tells_nothing_is_passed_over(line: str) -> None:
@@ -154,10 +152,21 @@ def test_a_trial_that_was_ahead_all_the_way_does_not_narrow_it() -> None:
 
 
 def test_a_score_may_be_better_the_higher_it_is() -> None:
-    margins = Margins(REPEATS, SPREAD, "maximize")
-    for trial in [past(0.5, -0.4), *GOOD, past(0.2, 0.1)]:
-        margins.learn(trial)
+    margins = Margins.learned([past(0.5, -0.4), *GOOD, past(0.2, 0.1)], REPEATS, STD, "maximize")
     assert margins.at(5) == pytest.approx(2 * 0.2 + NOISE)
+
+
+def test_a_margin_is_cheap_to_send_however_many_trials_taught_it() -> None:
+    margins = learned(*GOOD * 100, past(0.1, 0.0))
+    packed = pickle.dumps(margins)
+    assert pickle.loads(packed) == margins  # noqa: S301 - our own
+    assert len(packed) < 1000
+
+
+def test_learning_leaves_the_margins_before_as_they_were() -> None:
+    margins = learned(*GOOD)
+    assert margins.after(past(0.1, 0.0)) != margins
+    assert margins == learned(*GOOD)
 
 
 @pytest.mark.parametrize(
@@ -176,26 +185,26 @@ def test_a_score_may_be_better_the_higher_it_is() -> None:
 )
 def test_without_evidence_no_run_is_ended(margins: Margins) -> None:
     assert [margins.at(tenth) for tenth in range(1, 10)] == [None] * 9
-    assert prune_reason(above(50), INCUMBENT, margins) is None
+    assert PruneRule(INCUMBENT, margins)(above(50)) is None
 
 
 def test_no_run_is_ended_before_its_time() -> None:
     margins = learned(*GOOD, past(0.1, 0.0))
-    ends = [prune_reason(above(50, upto), INCUMBENT, margins) is not None for upto in range(10)]
+    ends = [PruneRule(INCUMBENT, margins)(above(50, upto)) is not None for upto in range(10)]
     assert ends == [upto >= EARLIEST for upto in range(10)]
 
 
 def test_the_reason_says_when_and_by_how_much() -> None:
     margins = learned(*GOOD, past(0.1, 0.0))
     reason = "at 40 % its loss is 0.3000 above the incumbent's, the margin is 0.2413"
-    assert prune_reason(above(0.3, 4), INCUMBENT, margins) == reason
-    assert prune_reason(above(0.24, 4), INCUMBENT, margins) is None
+    assert PruneRule(INCUMBENT, margins)(above(0.3, 4)) == reason
+    assert PruneRule(INCUMBENT, margins)(above(0.24, 4)) is None
 
 
 def test_only_the_last_point_counts() -> None:
     points = [*above(50, 4)[:4], INCUMBENT[4]]
-    assert prune_reason(points, INCUMBENT, learned(*GOOD, past(0.1, 0.0))) is None
-    assert prune_reason([*points[:4], None], INCUMBENT, learned(*GOOD, past(0.1, 0.0))) is not None
+    assert PruneRule(INCUMBENT, learned(*GOOD, past(0.1, 0.0)))(points) is None
+    assert PruneRule(INCUMBENT, learned(*GOOD, past(0.1, 0.0)))([*points[:4], None]) is not None
 
 
 # -- the replay -----------------------------------------------------------------------------------
@@ -203,19 +212,19 @@ def test_only_the_last_point_counts() -> None:
 
 def test_a_replay_learns_from_earlier_trials_only() -> None:
     history = [BAD, *GOOD, past(0.1, 0.0), BAD, past(0.5, -0.1, kept=True)]
-    told = backtest(history, REPEATS, SPREAD, "minimize")
+    told = backtest(history, REPEATS, STD, "minimize")
     assert told == PruningBacktest(trials=8, ended=2, saved=pytest.approx(2 * 0.7 / 8), kept=1, killed=1)
     assert str(told) == "pruning would have ended 2 of 8 runs and 1 of 1 kept ones"
-    assert backtest(reversed(history), REPEATS, SPREAD, "minimize").killed == 0
+    assert backtest(reversed(history), REPEATS, STD, "minimize").killed == 0
 
 
 def test_an_ended_trial_teaches_nothing() -> None:
     history = [*GOOD, past(0.1, 0.0), past(0.5, -0.1, kept=True), past(0.5, -0.1, kept=True)]
-    assert backtest(history, REPEATS, SPREAD, "minimize").killed == 2
+    assert backtest(history, REPEATS, STD, "minimize").killed == 2
 
 
 def test_a_replay_of_nothing() -> None:
-    told = backtest([], REPEATS, SPREAD, "minimize")
+    told = backtest([], REPEATS, STD, "minimize")
     assert told == PruningBacktest(0, 0, 0.0, 0, 0)
     assert str(told) == "pruning would have ended 0 of 0 runs and none of 0 kept ones"
 
@@ -229,9 +238,9 @@ class Simulated:
     incumbent: float = 3.0
 
     def curve(self, final: float, lag: float = 0.0) -> list[float | None]:
-        shift = self.random.gauss(0, SPREAD)
+        shift = self.random.gauss(0, STD)
         return [
-            final + 2 * (1 - share) ** 2 + lag * (1 - share) + shift + self.random.gauss(0, SPREAD)
+            final + 2 * (1 - share) ** 2 + lag * (1 - share) + shift + self.random.gauss(0, STD)
             for share in TENTHS
         ]
 
@@ -240,8 +249,8 @@ class Simulated:
         for _ in range(count):
             effect = self.random.choice([-0.02, 0.0, 0.0, 0.05, 0.2, 0.5]) * self.random.random()
             own = self.curve(self.incumbent + effect, self.random.uniform(-self.lag, self.lag))
-            score = self.incumbent + effect + self.random.gauss(0, SPREAD)
-            kept = score < self.incumbent - 2 * SPREAD
+            score = self.incumbent + effect + self.random.gauss(0, STD)
+            kept = score < self.incumbent - 2 * STD
             history.append(CurvePair(own, score, points, self.incumbent, kept))
             if kept:
                 points, self.incumbent = own, score
@@ -256,6 +265,6 @@ def test_where_curves_cross_fewer_runs_are_ended_and_few_keepers(
     for seed in range(40):
         campaign = Simulated(random.Random(seed), lag)
         repeats = [campaign.curve(3.0) for _ in range(3)]
-        told.append(backtest(campaign.trials(60), repeats, SPREAD, "minimize"))
+        told.append(backtest(campaign.trials(60), repeats, STD, "minimize"))
     assert least < sum(one.saved for one in told) / len(told) < most
     assert sum(one.killed for one in told) <= 0.03 * sum(one.kept for one in told)

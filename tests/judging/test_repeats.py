@@ -12,8 +12,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from pytest_autoresearch.judging.judge import STRICT as CONFIDENCE
-from pytest_autoresearch.judging.judge import Estimate, Noise
-from pytest_autoresearch.judging.state import JudgePolicy, JudgeState
+from pytest_autoresearch.judging.judge import JudgePolicy
+from pytest_autoresearch.judging.noise import Estimate, Noise
+from pytest_autoresearch.judging.state import JudgeState
 from tests.project import AGENT, COUNTED, NOISY, Project
 
 STRICT, NO_SANDBOX = "--autoresearch-confidence=0.95", "--autoresearch-sandbox=none"
@@ -83,9 +84,9 @@ def test_a_resumed_campaign_knows_what_it_knew(noisy: Project) -> None:
     conftest.write_text(TELLING.format(proposals=[*edits, ("LR = 0.07", "LR = 0.18")]))
     noisy.commit().research(STRICT).exits(0).decides("kept", "kept", "discarded", "discarded")
     told = (noisy.path / "told").read_text().splitlines()
-    standing = replayed(ledger)
+    state = replayed(ledger)
     assert [float(word) for word in told[3].split()[2:]] == pytest.approx(
-        [standing.belief.mean, standing.noise.spread], rel=1e-7
+        [state.incumbent.mean, state.noise.std], rel=1e-7
     )
     assert told[3].startswith("4 3 ")
     assert told[4] == told[3]  # asked in vain for the fourth trial, and again after the start
@@ -117,11 +118,11 @@ def replayed(ledger: Sequence[Mapping[str, Any]]) -> JudgeState:
     """What follows from the opening and from every run in a ledger."""
     opening = [1.19, 1.2, 1.21]
     noise = Noise.of(opening)
-    standing = JudgeState.opening(JudgePolicy(confidence=CONFIDENCE), Estimate.of(opening, noise), noise)
+    state = JudgeState.initial(JudgePolicy(confidence=CONFIDENCE), Estimate.of(opening, noise), noise)
     for entry in ledger:
         own, again = ([run["score"] for run in entry[key]] for key in ("measurements", "incumbent_runs"))
-        standing = standing.after(own, again, kept=entry["verdict"] == "kept")
-    return standing
+        state = state.after(own, again, kept=entry["verdict"] == "kept")
+    return state
 
 
 def test_runs_before_a_failure_are_kept_with_the_trial(noisy: Project) -> None:

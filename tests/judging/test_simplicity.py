@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from pytest_autoresearch.judging.judge import Estimate, Noise
-from pytest_autoresearch.judging.state import JudgePolicy, JudgeState
+from pytest_autoresearch.judging.judge import JudgePolicy
+from pytest_autoresearch.judging.noise import Estimate, Noise
+from pytest_autoresearch.judging.state import JudgeState
 from tests.project import NOISY, Project
 
 UNUSED = 'def unused(x, y):\n    return [x * y + 1, x / y, (x - y) ** 2]\n\n\nprint("---")'
@@ -60,17 +61,17 @@ def test_less_code_may_not_be_worse_by_more(pytester: pytest.Pytester) -> None:
 def test_deletions_that_are_each_within_the_noise_do_not_add_up() -> None:
     chance, truth = random.Random(5), 1.6
     noise = Noise(0.006, 10)
-    standing = JudgeState.opening(JudgePolicy(price=5e-6), Estimate(truth, 0.003), noise)
+    state = JudgeState.initial(JudgePolicy(code_size_price=5e-6), Estimate(truth, 0.003), noise)
     start, kept = truth, 0
     for _ in range(60):  # each of them truly worse by 0.3 of the noise
         scores: list[float] = []
         again: list[float] = []
-        while (found := standing.judge(scores, again, -20)).action not in ("keep", "discard"):
+        while (found := state.judge(scores, again, -20)).action not in ("keep", "discard"):
             which, score = (scores, truth + 0.0018) if found.action == "measure candidate" else (again, truth)
             which.append(chance.gauss(score, 0.006))
-        standing = standing.after(scores, again, kept=found.action == "keep", code_size_change=-20)
+        state = state.after(scores, again, kept=found.action == "keep", code_size_change=-20)
         if found.action == "keep":
             truth, kept = truth + 0.0018, kept + 1
     assert 1 <= kept < 20
     assert truth - start < 3 * 0.006
-    assert standing.spent >= 0.006
+    assert state.simplicity_budget_used >= 0.006

@@ -17,9 +17,12 @@ import pytest
 
 from pytest_autoresearch.errors import RunTimedOut, SandboxUnavailable, ScorerUnavailable
 from pytest_autoresearch.runs import clock
-from pytest_autoresearch.runs.clock import Calibrated, ClockPage, ClockReader
-from pytest_autoresearch.runs.run import inherited
-from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.runs.clock import CalibratedClock, ClockPage, ClockReader
+from pytest_autoresearch.runs.environment import inherited
+from pytest_autoresearch.sandbox import enforcers, launch
+from pytest_autoresearch.sandbox.policy import Enforcer, Policy
+from pytest_autoresearch.sandbox.process import SandboxedProcess
+from pytest_autoresearch.scoring.calibration import Calibration
 from pytest_autoresearch.scoring.client import Scorer
 from tests.sealed_models import PREPARE, Attention, sealed
 from tests.sealed_run import Run
@@ -78,21 +81,20 @@ PROCESSES = {"alone": 1, "threads": 4, "family": 4, "daemon": 2, "woken": 2, "se
 
 
 @pytest.fixture(params=["bwrap", "landlock", "none"])
-def enforcer(request: pytest.FixtureRequest) -> launch.Enforcer:
+def enforcer(request: pytest.FixtureRequest) -> Enforcer:
     try:
-        return launch.choose(request.param)
+        return enforcers.choose(request.param)
     except SandboxUnavailable as reason:
         pytest.skip(str(reason))
 
 
 @contextlib.contextmanager
-def busy(folder: Path, enforcer: launch.Enforcer, way: str) -> Iterator[launch.SandboxedProcess]:
+def busy(folder: Path, enforcer: Enforcer, way: str) -> Iterator[SandboxedProcess]:
     """Start a run that is busy in that way, and wait until all of it is."""
     command = [sys.executable, "-c", BODY, way]
-    with launch.start(command, launch.Policy(folder), enforcer, {}) as run:
-        assert run.process.stdout is not None
+    with launch.start(command, Policy(folder), enforcer, {}) as run:
         for _ in range(PROCESSES[way]):
-            assert run.process.stdout.readline() == b"ready\n"
+            assert run.output.readline() == b"ready\n"
         yield run
 
 
@@ -103,20 +105,23 @@ def scorer() -> Iterator[Scorer]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def calibration(scorer: Scorer) -> Calibration:
+    return Calibration(scorer)
+
+
 # -- stopping a run -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", PROCESSES)
-def test_a_stopped_run_uses_no_processor_and_goes_on(
-    way: str, enforcer: launch.Enforcer, tmp_path: Path
-) -> None:
+def test_a_stopped_run_uses_no_processor_and_goes_on(way: str, enforcer: Enforcer, tmp_path: Path) -> None:
     if way == "self-waking" and enforcer == "none":
         pytest.skip("there it has timers")
     with busy(tmp_path, enforcer, way) as run:
         with run.stopped():
             before = run.cpu_seconds()
             time.sleep(PAUSE)
-            assert run.cpu_seconds() - before <= clock.RESTLESS
+            assert run.cpu_seconds() - before <= clock.MAX_CPU_WHILE_STOPPED
         deadline = time.monotonic() + LONGEST
         while run.cpu_seconds() - before < PAUSE:
             assert time.monotonic() < deadline
@@ -128,7 +133,7 @@ def test_what_wakes_itself_is_found_out(tmp_path: Path) -> None:
     with busy(tmp_path, "none", "self-waking") as run, run.stopped():
         before = run.cpu_seconds()
         time.sleep(PAUSE)
-        assert run.cpu_seconds() - before > 10 * clock.RESTLESS
+        assert run.cpu_seconds() - before > 10 * clock.MAX_CPU_WHILE_STOPPED
 
 
 def test_what_a_run_had_stopped_itself_stays_stopped(tmp_path: Path) -> None:
@@ -143,9 +148,8 @@ print(child, flush=True)
 time.sleep(60)
 """
     command = [sys.executable, "-c", code]
-    with launch.start(command, launch.Policy(tmp_path), "none", {}) as run:
-        assert run.process.stdout is not None
-        child = psutil.Process(int(run.process.stdout.readline()))
+    with launch.start(command, Policy(tmp_path), "none", {}) as run:
+        child = psutil.Process(int(run.output.readline()))
         with run.stopped():
             assert child.parent().status() == psutil.STATUS_STOPPED
         time.sleep(0.05)
@@ -153,15 +157,16 @@ time.sleep(60)
         assert child.status() == psutil.STATUS_STOPPED
 
 
-def test_a_stopped_run_dies_with_whoever_stopped_it(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_a_stopped_run_dies_with_whoever_stopped_it(enforcer: Enforcer, tmp_path: Path) -> None:
     stop = """
 import os, signal, sys
 from pathlib import Path
 from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.sandbox.policy import Policy
 folder, enforcer, pipe = sys.argv[1:]
 command = [sys.executable, "-c", "print(flush=True)\\nwhile True: pass"]
-run = launch.start(command, launch.Policy(Path(folder)), enforcer, {}, [int(pipe)])
-run.process.stdout.readline()
+run = launch.start(command, Policy(Path(folder)), enforcer, {}, [int(pipe)])
+run.output.readline()
 with run.stopped():
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -211,8 +216,11 @@ def test_nobody_else_writes_a_face() -> None:
 # -- the rate -----------------------------------------------------------------------------------------------
 
 
-def test_a_second_counts_for_what_the_core_does_in_it(tmp_path: Path, scorer: Scorer) -> None:
-    with busy(tmp_path, "none", "alone") as run, contextlib.closing(Calibrated(run, scorer)) as calibrated:
+def test_a_second_counts_for_what_the_core_does_in_it(tmp_path: Path, calibration: Calibration) -> None:
+    with (
+        busy(tmp_path, "none", "alone") as run,
+        contextlib.closing(CalibratedClock(run, calibration)) as calibrated,
+    ):
         before = run.cpu_seconds()
         uncorrected = calibrated.seconds()
         time.sleep(PAUSE)
@@ -223,41 +231,46 @@ def test_a_second_counts_for_what_the_core_does_in_it(tmp_path: Path, scorer: Sc
             calibrated.correct()
             time.sleep(0.05)
         rate = (calibrated.seconds() - began) / (run.cpu_seconds() - before)
-        pace = scorer.probe(10)
+        pace = calibration.probe(10)
         assert rate == pytest.approx(clock.NOMINAL / (sum(pace) / 10), rel=0.5)
         assert min(pace) > 0
 
 
-def test_a_slow_probe_buys_little(tmp_path: Path, scorer: Scorer) -> None:
-    scorer.probe(4)
-    best, scorer.quickest = scorer.quickest, scorer.quickest / 100
+def test_a_slow_probe_buys_little(tmp_path: Path, calibration: Calibration) -> None:
+    calibration.probe(4)
+    best, calibration.quickest = calibration.quickest, calibration.quickest / 100
     try:
-        with busy(tmp_path, "none", "alone") as run, contextlib.closing(Calibrated(run, scorer)) as slow:
+        with (
+            busy(tmp_path, "none", "alone") as run,
+            contextlib.closing(CalibratedClock(run, calibration)) as slow,
+        ):
             slow.start()
             began, before = slow.seconds(), run.cpu_seconds()
             time.sleep(PAUSE)
             rate = (slow.seconds() - began) / (run.cpu_seconds() - before)
-        assert rate == pytest.approx(clock.SLOWEST * clock.NOMINAL / scorer.quickest, rel=0.2)
+        assert rate == pytest.approx(clock.SLOWEST * clock.NOMINAL / calibration.quickest, rel=0.2)
     finally:
-        scorer.quickest = best
+        calibration.quickest = best
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that lets a timer send any signal")
-def test_who_does_not_hold_still_is_charged_as_at_the_machines_best(tmp_path: Path, scorer: Scorer) -> None:
-    scorer.probe(4)
-    best, scorer.quickest = scorer.quickest, scorer.quickest / 100
+def test_who_does_not_hold_still_is_charged_as_at_the_machines_best(
+    tmp_path: Path, calibration: Calibration
+) -> None:
+    calibration.probe(4)
+    best, calibration.quickest = calibration.quickest, calibration.quickest / 100
     try:
         with (
             busy(tmp_path, "none", "self-waking") as run,
-            contextlib.closing(Calibrated(run, scorer)) as found,
+            contextlib.closing(CalibratedClock(run, calibration)) as found,
         ):
             found.start()
             began, before = found.seconds(), run.cpu_seconds()
             time.sleep(PAUSE)
             rate = (found.seconds() - began) / (run.cpu_seconds() - before)
-        assert rate == pytest.approx(clock.NOMINAL / scorer.quickest, rel=0.2)
+        assert rate == pytest.approx(clock.NOMINAL / calibration.quickest, rel=0.2)
     finally:
-        scorer.quickest = best
+        calibration.quickest = best
 
 
 # -- whole runs ---------------------------------------------------------------------------------------------
@@ -324,21 +337,30 @@ def test_another_clock_shows_no_face(tmp_path: Path, scorer: Scorer) -> None:
     assert output.values["refused"] == "this clock counts cpu time, and shows none"
 
 
+# -- the process that measures the speed --------------------------------------------------------------------
+
+
 def scorers() -> set[psutil.Process]:
-    """The scorers that this process has started."""
+    """The scorers that this process has started, and their forks."""
     below = psutil.Process().children(recursive=True)
-    return {process for process in below if "pytest_autoresearch.scoring.server" in process.cmdline()}
+    command = ["-m", "pytest_autoresearch.scoring.server"]
+    return {process for process in below if process.cmdline()[1:] == command}  # a sandbox repeats it
 
 
-# -- the scorer ---------------------------------------------------------------------------------------------
+def started(calibration: Calibration) -> tuple[psutil.Process, psutil.Process]:
+    """A new scorer, and its fork that measures the speed."""
+    before = scorers()
+    calibration.probe(1)
+    one, other = scorers() - before
+    return (one, other) if other.ppid() == one.pid else (other, one)
 
 
-def test_a_scorer_that_dies_while_a_run_trains_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", ["scorer", "fork"])
+def test_what_dies_while_a_run_trains_is_replaced(tmp_path: Path, killed: str) -> None:
     with contextlib.closing(Scorer(PREPARE, [], "none", inherited(), limit=60)) as scorer:
         run = Run(tmp_path, scorer, budget=3)
-        before = scorers()
-        scorer.probe(1)
-        [process] = scorers() - before
+        parent, fork = started(run.calibration)
+        process = parent if killed == "scorer" else fork
         run.on_line = lambda line: process.kill() if line == "kill" else None
         run.follow("""
             harness.open_data("train.tokens")
@@ -347,8 +369,45 @@ def test_a_scorer_that_dies_while_a_run_trains_is_replaced(tmp_path: Path) -> No
             train(2.5)
             hand_in()
         """)
-        assert not process.is_running()
+        assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        assert parent.is_running() == (killed == "fork")
         assert run.seconds == pytest.approx(3, abs=0.3)
+
+
+def test_it_ends_with_the_scorer() -> None:
+    with contextlib.closing(Scorer(PREPARE, [], "none", inherited(), limit=60)) as scorer:
+        calibration = Calibration(scorer)
+        both = started(calibration)
+        scorer.close()
+        psutil.wait_procs(both, timeout=LONGEST)
+        assert not any(process.is_running() for process in both)
+        assert len(calibration.probe(1)) == 1  # with another scorer
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process")
+def test_it_is_pinned_to_the_cores_that_it_is_given(enforcer: Enforcer) -> None:
+    usable = os.sched_getaffinity(0)
+    core = min(usable)
+    with contextlib.closing(Scorer(PREPARE, [], enforcer, inherited(), limit=60)) as scorer:
+        pinned, free = Calibration(scorer, [core]), Calibration(scorer)
+        parent, fork = started(pinned)
+        assert fork.cpu_affinity() == [core]
+        before = scorers()
+        assert len(free.probe(2)) == 2
+        [other] = scorers() - before
+        assert set(other.cpu_affinity()) == set(parent.cpu_affinity()) == usable
+        assert len(pinned.probe(2)) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process")
+def test_cores_that_do_not_exist_have_no_speed() -> None:
+    with contextlib.closing(Scorer(PREPARE, [], "none", inherited(), limit=60)) as scorer:
+        with pytest.raises(ScorerUnavailable, match="starts no process that measures"):
+            Calibration(scorer, [4095]).probe(1)
+        assert len(Calibration(scorer).probe(1)) == 1
+
+
+# -- the scorer -------------------------------------------------------------------------------------------
 
 
 def test_without_a_scorer_there_is_no_clock_and_no_run(tmp_path: Path) -> None:
@@ -361,10 +420,12 @@ def test_without_a_scorer_there_is_no_clock_and_no_run(tmp_path: Path) -> None:
     ]
 
 
-def test_probing_and_scoring_do_not_disturb_each_other(tmp_path: Path, scorer: Scorer) -> None:
+def test_probing_and_scoring_do_not_disturb_each_other(
+    tmp_path: Path, scorer: Scorer, calibration: Calibration
+) -> None:
     content, digest = sealed(Attention().eval())
     (tmp_path / "model").write_bytes(content)
     with (tmp_path / "model").open("rb") as model:
         first = scorer.score(model, digest, 1.0).score
-        assert len(scorer.probe(3)) == 3
+        assert len(calibration.probe(3)) == 3
         assert scorer.score(model, digest, 1.0).score == pytest.approx(first, rel=1e-9)

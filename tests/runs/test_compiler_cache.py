@@ -10,23 +10,34 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.errors import RunCrashed
+from pytest_autoresearch.judging.rules import Always
+from pytest_autoresearch.records.spec import ExperimentSpec
 from pytest_autoresearch.runs import compiler_cache
-from pytest_autoresearch.runs.compiler_cache import CompilerCache
+from pytest_autoresearch.runs.compiler_cache import CacheUse, CompilerCache
+from pytest_autoresearch.runs.config import RunConfig
 from pytest_autoresearch.runs.data import Data
-from pytest_autoresearch.runs.run import RunConfig, measure
-from pytest_autoresearch.runs.session import SealedLimits
+from pytest_autoresearch.runs.limits import SealedLimits
+from pytest_autoresearch.runs.request import RunRequest
+from pytest_autoresearch.runs.run import measure
+from pytest_autoresearch.runs.site import Site
 from pytest_autoresearch.scoring.client import Scorer
 from pytest_autoresearch.system import temporary
-from tests.enforcers import KEEPERS, keeper
+from tests.enforcers import VARIANTS, usable
 from tests.project import Project
+
+SPEC = ExperimentSpec(Path("/experiment"))
+ON_CUDA = Site({"device": "cuda"})
 
 
 @pytest.fixture
 def cache() -> Iterator[CompilerCache]:
     found = CompilerCache()
-    found.trusted = True
     yield found
     found.close()
+
+
+def request(script: str, use: CacheUse) -> RunRequest:
+    return RunRequest("candidate", {"train.py": script}, 1, Always(answer=True), cache_use=use, limit=200)
 
 
 def run_with(folder: Path, text: str) -> Path:
@@ -56,12 +67,6 @@ def test_later_runs_begin_with_what_the_first_has_compiled(cache: CompilerCache,
     assert of_trial(cache, tmp_path / "trial") == "first"
 
 
-def test_no_script_but_the_start_fills_it(tmp_path: Path) -> None:
-    cache = CompilerCache()
-    cache.keep(run_with(tmp_path / "first", "first"))
-    assert of_trial(cache, tmp_path / "trial") is None
-
-
 def test_too_much_is_not_kept(cache: CompilerCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler_cache, "LARGEST", 1000)
     cache.keep(run_with(tmp_path / "first", "x" * 2000))
@@ -87,16 +92,16 @@ print("val_bpb:", file.stat().st_size)
 """
 
 
-@pytest.mark.parametrize("name", KEEPERS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_no_trial_writes_where_another_one_reads(name: str, cache: CompilerCache) -> None:
-    with keeper(name) as enforcer:
-        conditions = RunConfig("val_bpb", None, enforcer, device="cuda", caches=cache)
+    with usable(name) as enforcer:
+        config = RunConfig(SPEC, ON_CUDA, enforcer=enforcer)
 
-        def score(*, cold: bool) -> float:
-            files = {"train.py": APPEND}
-            return measure(files, "train.py", conditions, seed=1, limit=20, cold=cold).score
+        def score(use: CacheUse) -> float:
+            return measure(request(APPEND, use), config, caches=cache).score
 
-        assert [score(cold=cold) for cold in (True, True, False, False)] == [1, 1, 2, 2]
+        uses: list[CacheUse] = ["empty", "copy", "fill", "empty", "copy", "copy"]
+        assert [score(use) for use in uses] == [1, 1, 1, 1, 2, 2]
 
 
 class Idle(Scorer):
@@ -124,13 +129,20 @@ def test_nothing_is_kept_that_has_seen_training_data(
 ) -> None:
     (tmp_path / "train.tokens").write_bytes(b"tokens")
     scorer = Idle("", (), "none", {}, 1.0)
-    terms = SealedLimits(Data(training=(tmp_path / "train.tokens",)), scorer, 10.0, "wall")
-    conditions = RunConfig("val_bpb", None, device=device, terms=terms, caches=cache)
+    data, limits = Data(training=(tmp_path / "train.tokens",)), SealedLimits(10.0, "wall")
+    config = RunConfig(SPEC, Site({"device": device}, data, limits))
     lines: list[str] = []
-    files = {"train.py": LEARNS}
-    for cold in (True, False):
+    uses: list[CacheUse] = ["fill", "copy"]
+    for use in uses:
         with pytest.raises(RunCrashed, match="without handing in a model"):
-            measure(files, "train.py", conditions, seed=1, limit=20, cold=cold, on_line=lines.append)
+            measure(
+                request(LEARNS, use),
+                config,
+                scorer=scorer,
+                calibration=scorer,
+                caches=cache,
+                on_line=lines.append,
+            )
     assert lines == ["found", "found kernel" if device == "cuda" else "found"]
 
 
@@ -186,19 +198,17 @@ print("val_bpb:", float(counters["inductor"]["fxgraph_cache_hit"]))
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_pool_of_compiling_processes_works_under_bubblewrap() -> None:
-    with keeper("bwrap") as enforcer:
-        conditions = RunConfig("val_bpb", None, enforcer, device="cuda")
-        run = measure({"train.py": POOL}, "train.py", conditions, seed=1, limit=120)
+    with usable("bwrap") as enforcer:
+        config = RunConfig(SPEC, ON_CUDA, enforcer=enforcer)
+        run = measure(request(POOL, "empty"), config)
         assert run.score == 1
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_torch_has_compiled_is_not_compiled_again(cache: CompilerCache) -> None:
-    with keeper("bwrap") as enforcer:
-        conditions = RunConfig("val_bpb", None, enforcer, device="cuda", caches=cache)
-        runs = (
-            measure({"train.py": COMPILE}, "train.py", conditions, seed=1, limit=200, cold=cold)
-            for cold in (True, False)
-        )
+    with usable("bwrap") as enforcer:
+        config = RunConfig(SPEC, ON_CUDA, enforcer=enforcer)
+        uses: list[CacheUse] = ["fill", "copy"]
+        runs = (measure(request(COMPILE, use), config, caches=cache) for use in uses)
         assert [run.score for run in runs] == [0, 1]

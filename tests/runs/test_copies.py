@@ -9,13 +9,15 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pytest_autoresearch.errors import SandboxUnavailable
 from pytest_autoresearch.runs import copies as copies_of
 from pytest_autoresearch.runs.copies import CROWD, SMALLEST, SNIFFED
-from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.sandbox import enforcers, launch
+from pytest_autoresearch.sandbox.policy import Enforcer, Policy
 
 TEXT = random.Random(1).randbytes(3 * SMALLEST)
 OTHER = random.Random(2).randbytes(3 * SMALLEST)
@@ -35,15 +37,15 @@ def library(tmp_path: Path) -> Path:
     return tmp_path / "library"
 
 
-def policy(library: Path, *named: Path) -> launch.Policy:
+def policy(library: Path, *named: Path) -> Policy:
     beside = library.parent
-    return launch.Policy(beside / "run", (library, *named), (beside / "held-out",))
+    return Policy(beside / "run", (library, *named), (beside / "held-out",))
 
 
 def found(library: Path, *named: Path) -> set[str]:
     """Return what is found in the library; going through the rest of the machine takes a second or two."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copies_of, "readable", lambda _policy: {library})
+        patch.setattr(Policy, "resolved", lambda _policy: SimpleNamespace(readable={library}))
         return {str(path.relative_to(library)) for path in copies_of.copies(policy(library, *named))}
 
 
@@ -69,9 +71,9 @@ def source(path: Path, content: bytes, mode: str) -> Path:
 
 
 @pytest.mark.parametrize("enforcer", ["bwrap", "landlock"])
-def test_a_run_reads_no_copy_and_all_else(library: Path, enforcer: launch.Enforcer) -> None:
+def test_a_run_reads_no_copy_and_all_else(library: Path, enforcer: Enforcer) -> None:
     try:
-        launch.choose(enforcer)
+        enforcers.choose(enforcer)
     except SandboxUnavailable as reason:
         pytest.skip(str(reason))
     closed = [
@@ -87,11 +89,10 @@ def test_a_run_reads_no_copy_and_all_else(library: Path, enforcer: launch.Enforc
         put(library / "second" / "other" / "text.txt", OTHER),
     ]
     allowed = policy(library)
-    allowed = launch.Policy(allowed.folder, allowed.readable, (*allowed.hidden, *copies_of.copies(allowed)))
+    allowed = Policy(allowed.folder, allowed.readable, (*allowed.hidden, *copies_of.copies(allowed)))
     paths = json.dumps([str(path) for path in (*closed, library / "link", *readable)])
     with launch.start([sys.executable, "-c", READ, paths], allowed, enforcer, {}) as run:
-        assert run.process.stdout is not None
-        said = run.process.stdout.read().decode().split()
+        said = run.output.read().decode().split()
     assert set(said[:5]) <= {"PermissionError", "FileNotFoundError"}
     assert said[5:] == [str(path.stat().st_size) for path in readable]
 

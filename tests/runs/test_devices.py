@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pytest_autoresearch.runs.site import Site
 from tests.experiment_files import EXPERIMENT, cache, prepare, run
 
 __all__ = ["cache", "prepare"]  # fixtures
@@ -128,11 +129,6 @@ def test_nothing_in_float64_is_put_on_an_apple_gpu(
 
 
 def test_the_harness_reads_the_column_that_serves_apple_s_gpus() -> None:
-    from pytest_autoresearch.runs.experiment import Experiment
-
-    found = []
-    for device in ("cuda", "mps", "cpu"):
-        experiment = object.__new__(Experiment)
-        object.__setattr__(experiment, "platform", {"device": device})
-        found.append(experiment.device)
-    assert found == ["cuda", "cpu", "cpu"]
+    found = [Site({"device": device}).profile for device in ("cuda:0", "cuda", "mps", "cpu")]
+    assert found == ["cuda", "cuda", "cpu", "cpu"]
+    assert Site().profile == "cpu"

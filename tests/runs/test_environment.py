@@ -6,13 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from pytest_autoresearch.runs.run import RunConfig, inherited
-from pytest_autoresearch.sandbox.launch import Enforcer
+from pytest_autoresearch.records.spec import ExperimentSpec
+from pytest_autoresearch.runs.config import RunConfig
+from pytest_autoresearch.runs.environment import inherited
+from pytest_autoresearch.runs.site import Site
+from pytest_autoresearch.sandbox.policy import Enforcer
 from tests.project import Project
+
+SPEC = ExperimentSpec(Path("/experiment"))
 
 
 def environment(enforcer: Enforcer = "bwrap", device: str | None = "cuda") -> dict[str, str]:
-    return RunConfig("val_bpb", None, enforcer, device=device).environment(1, Path("/run-1"))
+    site = Site({} if device is None else {"device": device})
+    return RunConfig(SPEC, site, enforcer=enforcer).environment(1, Path("/run-1"))
 
 
 @pytest.mark.parametrize(

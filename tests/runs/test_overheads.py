@@ -16,7 +16,7 @@ from pytest_autoresearch.records.overheads import (
     SEALING_AT_LEAST,
     Overheads,
 )
-from pytest_autoresearch.runs.run import inherited
+from pytest_autoresearch.runs.environment import inherited
 from pytest_autoresearch.runs.session import OVERTIME_CHARGE
 from pytest_autoresearch.scoring.client import Scorer
 from tests.sealed_models import PREPARE, Attention, sealed
@@ -49,22 +49,22 @@ def follow(run: Run, before: str = "", *, seconds: float) -> None:
 def test_what_a_run_took_is_told(tmp_path: Path, scorer: Scorer) -> None:
     run = Run(tmp_path, scorer, budget=5)
     follow(run, "    work(0.6)", seconds=0.1)
-    assert run.needs is not None
-    assert 0.3 < run.needs.startup < 3
-    assert 0 <= run.needs.sealing < 0.5
-    assert 0 <= run.needs.predicting < 2  # coarse where the processor is shared out in ticks
-    assert run.needs.nodes == 11
+    assert run.overheads is not None
+    assert 0.3 < run.overheads.startup < 3
+    assert 0 <= run.overheads.sealing < 0.5
+    assert 0 <= run.overheads.predicting < 2  # coarse where the processor is shared out in ticks
+    assert run.overheads.nodes == 11
 
 
 def test_a_start_up_as_long_as_the_committed_script_s_costs_nothing(tmp_path: Path, scorer: Scorer) -> None:
-    run = Run(tmp_path, scorer, budget=5, needs=Overheads(10, 1, 1, 20))
+    run = Run(tmp_path, scorer, budget=5, overheads=Overheads(10, 1, 1, 20))
     follow(run, "    work(0.6)", seconds=0.5)
     assert run.seconds == pytest.approx(0.5, abs=0.2)
 
 
 @pytest.mark.parametrize("kind", ["calibrated", "cpu", "wall"])
 def test_a_longer_start_up_is_charged_to_the_budget(tmp_path: Path, scorer: Scorer, kind: str) -> None:
-    run = Run(tmp_path, scorer, budget=20, kind=kind, needs=SMALL)  # type: ignore[arg-type]
+    run = Run(tmp_path, scorer, budget=20, kind=kind, overheads=SMALL)  # type: ignore[arg-type]
     output = run.follow("""
         work(2)
         harness.open_data("train.tokens")
@@ -77,14 +77,14 @@ def test_a_longer_start_up_is_charged_to_the_budget(tmp_path: Path, scorer: Scor
 
 
 def test_a_run_that_trains_on_no_data_is_charged_too(tmp_path: Path, scorer: Scorer) -> None:
-    run = Run(tmp_path, scorer, budget=20, needs=SMALL)
+    run = Run(tmp_path, scorer, budget=20, overheads=SMALL)
     run.follow("work(2)\nhand_in()")
     assert run.seconds is not None
     assert run.seconds > 0.7
 
 
 def test_a_run_sees_on_its_clock_what_it_was_charged(tmp_path: Path, scorer: Scorer) -> None:
-    run = Run(tmp_path, scorer, budget=20, needs=SMALL)
+    run = Run(tmp_path, scorer, budget=20, overheads=SMALL)
     output = run.follow("""
         work(2)
         print("before:", harness.clock())
@@ -97,7 +97,7 @@ def test_a_run_sees_on_its_clock_what_it_was_charged(tmp_path: Path, scorer: Sco
 
 
 def test_a_start_up_that_used_the_whole_budget_says_so(tmp_path: Path, scorer: Scorer) -> None:
-    run = Run(tmp_path, scorer, budget=0.1, needs=Overheads(0.01, 1, 1, 20))
+    run = Run(tmp_path, scorer, budget=0.1, overheads=Overheads(0.01, 1, 1, 20))
     with pytest.raises(
         RunTimedOut, match=r"still training after \d\.\d s and its start-up \d\.\d s too long, its bu"
     ):
@@ -121,7 +121,7 @@ def test_overtime_makes_a_score_worse(tmp_path: Path, scorer: Scorer) -> None:
 
 
 def test_sealing_takes_some_times_the_committed_one_at_most(tmp_path: Path, scorer: Scorer) -> None:
-    run = Run(tmp_path, scorer, budget=1, needs=SMALL)
+    run = Run(tmp_path, scorer, budget=1, overheads=SMALL)
     reason = rf"sealing took \d+\.\d s, and was not over: it may take {SEALING_AT_LEAST} s"
     with pytest.raises(RunTimedOut, match=reason):
         run.follow("harness.open_data('train.tokens')\nhand_in()\nwork(60)")
@@ -140,7 +140,7 @@ def slow(model, tokens):
 """
     scorer = Scorer(slow, [], "none", inherited(), limit=60)
     try:
-        run = Run(tmp_path, scorer, budget=5, needs=SMALL)
+        run = Run(tmp_path, scorer, budget=5, overheads=SMALL)
         with pytest.raises(ScoreRefused, match=rf"its predictions take more than {PREDICTING_AT_LEAST} s"):
             follow(run, seconds=0.1)
     finally:
@@ -149,15 +149,15 @@ def slow(model, tokens):
 
 def test_what_the_runs_took_is_the_measure() -> None:
     runs = [
-        Measurement(1.0, 1, 1.0, needs=Overheads(3, 1, 9, 100)),
+        Measurement(1.0, 1, 1.0, overheads=Overheads(3, 1, 9, 100)),
         Measurement(1.0, 2, 1.0),
-        Measurement(1.0, 3, 1.0, needs=Overheads(2, 4, 1, 100)),
+        Measurement(1.0, 3, 1.0, overheads=Overheads(2, 4, 1, 100)),
     ]
-    needs = Overheads.of(runs)
-    assert needs == Overheads(2, 4, 9, 100)
-    assert Overheads.from_json(needs.to_json()) == needs
-    assert Overheads.of(runs[1:2]) is None
-    assert needs.nodes_allowed == NODES_AT_LEAST
+    overheads = Overheads.typical(run.overheads for run in runs)
+    assert overheads == Overheads(2, 4, 9, 100)
+    assert Overheads.from_json(overheads.to_json()) == overheads
+    assert Overheads.typical(run.overheads for run in runs[1:2]) is None
+    assert overheads.nodes_allowed == NODES_AT_LEAST
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which GPU a run gets, from made-up files of NVIDIA's driver. Not run on a GPU."""
+"""Which GPU a run gets, with made-up files of NVIDIA's driver and without a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.sandbox import gpus, launch
-from tests.enforcers import KEEPERS, keeper
+from pytest_autoresearch.sandbox.policy import Enforcer, Policy
+from tests.enforcers import VARIANTS, usable
 from tests.project import Project
 
 # By address on the PCI bus: the number of the node, and the UUID.
@@ -101,21 +102,21 @@ def test_a_gpu_without_a_node_does_not_count(machine: Path) -> None:
     assert chosen(machine, None) == ["nvidia1"]
 
 
-def test_a_run_gets_all_where_nothing_says_whose_they_are(machine: Path) -> None:
+def test_a_run_gets_all_gpus_if_the_driver_does_not_tell_them_apart(machine: Path) -> None:
     (machine / "dev" / "nvidia7").touch()
     assert chosen(machine, "1") == ["nvidia0", "nvidia1", "nvidia2", "nvidia7"]
 
 
-def test_other_makers_nodes_are_found(tmp_path: Path) -> None:
+def test_nodes_of_other_vendors_are_found(tmp_path: Path) -> None:
     names = ["dri", "dxg", "kfd", "nvgpu", "nvhost-ctrl", "nvmap"]
     for name in [*names, "nvram", "null"]:
         (tmp_path / "dev" / name).mkdir(parents=True)
     assert [path.name for path in gpus.nodes({}, tmp_path)] == names
 
 
-@pytest.fixture(params=KEEPERS)
-def enforcer(request: pytest.FixtureRequest) -> Iterator[launch.Enforcer]:
-    with keeper(request.param) as name:
+@pytest.fixture(params=VARIANTS)
+def enforcer(request: pytest.FixtureRequest) -> Iterator[Enforcer]:
+    with usable(request.param) as name:
         yield name
 
 
@@ -144,7 +145,7 @@ print(json.dumps([[n for n in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl") if 
 def test_no_other_gpu_exists_for_a_run(
     visible: dict[str, str],
     inside: list[object],
-    enforcer: launch.Enforcer,
+    enforcer: Enforcer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,17 +153,16 @@ def test_no_other_gpu_exists_for_a_run(
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(gpus, "nodes", functools.partial(gpus.nodes, root=machine))
     command = [sys.executable, "-c", LOOK, str(machine)]
-    with launch.start(command, launch.Policy(tmp_path / "run"), enforcer, visible) as run:
-        assert run.process.stdout is not None
-        assert json.loads(run.process.stdout.read()) == inside
+    with launch.start(command, Policy(tmp_path / "run"), enforcer, visible) as run:
+        assert json.loads(run.output.read()) == inside
 
 
 def test_the_name_of_a_mig_device_stays(machine: Path) -> None:
     devices = [machine / "dev" / "nvidia0"]
-    assert gpus.seen_among(devices, {"CUDA_VISIBLE_DEVICES": "MIG-3e1ce3ff"}) == {}
+    assert gpus.renumbered(devices, {"CUDA_VISIBLE_DEVICES": "MIG-3e1ce3ff"}) == {}
 
 
-def test_a_gpu_that_torch_does_not_find_is_told_of(machine: Path, tmp_path: Path) -> None:
+def test_a_gpu_that_torch_cannot_use_is_reported(machine: Path, tmp_path: Path) -> None:
     reason = "Torch not compiled with CUDA enabled"
     line = gpus.unused(reason, {}, machine)
     assert line is not None
@@ -171,7 +171,7 @@ def test_a_gpu_that_torch_does_not_find_is_told_of(machine: Path, tmp_path: Path
     assert gpus.unused(reason, {"CUDA_VISIBLE_DEVICES": ""}, machine) is None
 
 
-def test_the_user_is_told_of_a_gpu_that_is_not_used(project: Project) -> None:
+def test_the_user_sees_that_a_gpu_is_not_used(project: Project) -> None:
     machine = made_up(project.path / ".git" / "machine")
     prepare = project.script.with_name("prepare.py")
     prepare.write_text(prepare.read_text() + '    print("no_gpu: no such driver")\n')

@@ -1,7 +1,6 @@
-"""What a run may write to in /proc: of its own threads their names, without which CUDA does not start.
+"""In /proc a run may write the names of its own threads, without which CUDA does not start, and nothing else.
 
-NVIDIA's driver was not there when this was written. What it does as it starts, to name another thread of its
-process, is done here as the C library does it.
+Written without NVIDIA's driver: the C library names another thread here, as the driver does when it starts.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.sandbox import launch
-from tests.enforcers import KEEPERS, keeper
+from pytest_autoresearch.sandbox.policy import Enforcer, Policy
+from tests.enforcers import VARIANTS, usable
 
 NAMING = """
 import ctypes, os, subprocess, sys, threading
@@ -63,41 +63,39 @@ def may_make_a_network() -> bool:
     return os.geteuid() == 0 and capabilities is not None and bool(int(capabilities[1], 16) >> 21 & 1)
 
 
-@pytest.fixture(params=KEEPERS)
-def enforcer(request: pytest.FixtureRequest) -> Iterator[launch.Enforcer]:
-    with keeper(request.param) as name:
+@pytest.fixture(params=VARIANTS)
+def enforcer(request: pytest.FixtureRequest) -> Iterator[Enforcer]:
+    with usable(request.param) as name:
         yield name
 
 
-def output(script: str, folder: Path, enforcer: launch.Enforcer, *arguments: str, agent: bool = False) -> str:
+def output(script: str, folder: Path, enforcer: Enforcer, *arguments: str, agent: bool = False) -> str:
     (folder / "script.py").write_text(script)
     command = [sys.executable, "script.py", *arguments]
-    with launch.start(command, launch.Policy(folder, agent=agent), enforcer, {"PATH": "/bin"}) as run:
-        assert run.process.stdout is not None
-        said = run.process.stdout.read().decode()
+    with launch.start(command, Policy(folder, agent=agent), enforcer, {"PATH": "/bin"}) as run:
+        said = run.output.read().decode()
         assert run.wait(60) == 0, said
     return said
 
 
-def test_a_run_names_its_threads(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_a_run_names_its_threads(enforcer: Enforcer, tmp_path: Path) -> None:
     itself, child = map(json.loads, output(NAMING, tmp_path, enforcer).replace("'", '"').splitlines())
     assert itself == [0, "cuda-1"]
     if enforcer == "bwrap":  # Landlock's rule is about one process
         assert child == [0, "cuda-2"]
 
 
-def test_the_warden_holds_what_landlock_has_a_rule_for(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_the_supervisor_keeps_the_folder_of_the_naming_rule_open(enforcer: Enforcer, tmp_path: Path) -> None:
     # The rule ends when the kernel forgets the folder: with /proc/sys/vm/drop_caches naming then failed.
-    with launch.start(["sh", "-c", "echo; sleep 60"], launch.Policy(tmp_path), enforcer, {}) as run:
-        assert run.process.stdout is not None
-        run.process.stdout.readline()
-        warden = Path("/proc", str(run.process.pid))
-        [child] = (warden / "task" / warden.name / "children").read_text().split()
-        held = {str(path.readlink()) for path in (warden / "fd").iterdir()}
+    with launch.start(["sh", "-c", "echo; sleep 60"], Policy(tmp_path), enforcer, {}) as run:
+        run.output.readline()
+        supervisor = Path("/proc", str(run.supervisor.pid))
+        [child] = (supervisor / "task" / supervisor.name / "children").read_text().split()
+        held = {str(path.readlink()) for path in (supervisor / "fd").iterdir()}
         assert (f"/proc/{child}/task" in held) == (enforcer == "landlock")
 
 
-def test_a_run_writes_to_nothing_in_proc_but_its_own(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_a_run_writes_to_nothing_in_proc_but_its_own(enforcer: Enforcer, tmp_path: Path) -> None:
     own, found = json.loads(output(WALK, tmp_path, enforcer, str(os.getpid())))
     assert f"/proc/{own}/task/{own}/comm" in found
     if enforcer == "bwrap":  # in whose namespace all processes are the run's
@@ -107,13 +105,11 @@ def test_a_run_writes_to_nothing_in_proc_but_its_own(enforcer: launch.Enforcer, 
     assert others == []
 
 
-def test_an_agent_writes_to_nothing_in_proc(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_an_agent_writes_to_nothing_in_proc(enforcer: Enforcer, tmp_path: Path) -> None:
     assert json.loads(output(WALK, tmp_path, enforcer, str(os.getpid()), agent=True))[1] == []
 
 
 @pytest.mark.skipif(not may_make_a_network(), reason="only root owns files there")
-def test_the_network_that_a_run_of_roots_has_files_of_is_its_own(
-    enforcer: launch.Enforcer, tmp_path: Path
-) -> None:
+def test_a_run_of_root_sees_its_own_network_only(enforcer: Enforcer, tmp_path: Path) -> None:
     devices = output("print(open('/proc/self/net/dev').read())", tmp_path, enforcer).strip().splitlines()
     assert [line.split(":")[0].strip() for line in devices[2:]] == ["lo"]

@@ -1,4 +1,4 @@
-"""A run acts on no task outside of itself, whatever call it makes: tests/reach.py makes them all."""
+"""A run acts on no task outside itself: tests/reach.py makes every call that could."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from typing import Self
 import psutil
 import pytest
 
-from pytest_autoresearch.sandbox import launch, seccomp
+from pytest_autoresearch.sandbox import launch, system_calls
+from pytest_autoresearch.sandbox.policy import Enforcer, Policy
 from tests import reach
-from tests.enforcers import KEEPERS, keeper
+from tests.enforcers import VARIANTS, usable
 
 LONGEST = 20.0  # seconds
 REFUSALS = {"EPERM", "EACCES", "ESRCH", "ENOENT"}
 SIBLING = "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); print(flush=True)"
 
 
-@pytest.fixture(params=KEEPERS)
-def enforcer(request: pytest.FixtureRequest) -> Iterator[launch.Enforcer]:
-    with keeper(request.param) as name:
+@pytest.fixture(params=VARIANTS)
+def enforcer(request: pytest.FixtureRequest) -> Iterator[Enforcer]:
+    with usable(request.param) as name:
         yield name
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A process outside of a run, a thread of it that is not its first, and its group."""
+    """A process outside a run, its last thread, and its group."""
 
     process: int
     thread: int
@@ -55,7 +56,7 @@ class Target:
 
 @contextlib.contextmanager
 def this_process() -> Iterator[Target]:
-    """Give pytest itself, with a thread that it has for the while."""
+    """Yield pytest itself, with a second thread."""
     over = threading.Event()
     thread = threading.Thread(target=over.wait)
     thread.start()
@@ -68,52 +69,46 @@ def this_process() -> Iterator[Target]:
 
 
 @contextlib.contextmanager
-def another_run(folder: Path, enforcer: launch.Enforcer) -> Iterator[Target]:
-    """Give another run, as the scorer is one."""
+def another_run(folder: Path, enforcer: Enforcer) -> Iterator[Target]:
+    """Yield another run, such as the scorer."""
     folder.mkdir()
     command = [sys.executable, "-c", SIBLING]
-    with launch.start(command, launch.Policy(folder), enforcer, {}) as run:
-        assert run.process.stdout is not None
-        run.process.stdout.readline()
-        yield Target.of(psutil.Process(run.process.pid).children(recursive=True)[-1].pid)
+    with launch.start(command, Policy(folder), enforcer, {}) as run:
+        run.output.readline()
+        yield Target.of(psutil.Process(run.supervisor.pid).children(recursive=True)[-1].pid)
 
 
 def tried(
-    targets: Mapping[str, Target | None], folder: Path, enforcer: launch.Enforcer, *, agent: bool = False
+    targets: Mapping[str, Target | None], folder: Path, enforcer: Enforcer, *, agent: bool = False
 ) -> list[list[str]]:
-    """Make every attempt at each target, of which None is the warden; return what came of each."""
+    """Make every attempt at each target, where None is the supervisor; return the results."""
     folder.mkdir()
-    numbers = {name: (x86_64, arm) for name, (x86_64, arm) in seccomp.FORBIDDEN.items() if arm is not None}
-    numbers |= {name: (x86_64, arm) for name, (x86_64, arm, _) in seccomp.ONESELF.items()}
-    numbers |= seccomp.SIGNALS | seccomp.CLOCKS
-    numbers |= {"fcntl": seccomp.FCNTL, "ioctl": seccomp.IOCTL, "prctl": seccomp.PRCTL}
-    numbers[reach.PIN] = seccomp.SETAFFINITY
+    existing = filter(system_calls.exists, system_calls.NUMBERS)
     facts = {
         "targets": {
             name: [0, 0, 0] if target is None else dataclasses.astuple(target)
             for name, target in targets.items()
         },
-        "numbers": {name: seccomp.number(each) for name, each in numbers.items()},
+        "numbers": {name: system_calls.number(name) for name in existing},
     }
     script = Path(reach.__file__)
     command = [sys.executable, str(script), json.dumps(facts)]
-    policy = launch.Policy(folder, readable=(script,), agent=agent)
+    policy = Policy(folder, readable=(script,), agent=agent)
     with launch.start(command, policy, enforcer, {}) as run:
-        assert run.process.stdout is not None
-        output = run.process.stdout.read().decode()
+        output = run.output.read().decode()
         assert run.wait(LONGEST) == 0, output
     return [json.loads(line) for line in output.splitlines()]
 
 
 @pytest.mark.parametrize("agent", [False, True])
-def test_no_call_reaches_a_task_outside(enforcer: launch.Enforcer, tmp_path: Path, *, agent: bool) -> None:
+def test_no_call_reaches_a_task_outside(enforcer: Enforcer, tmp_path: Path, *, agent: bool) -> None:
     with this_process() as pytest_itself, another_run(tmp_path / "scorer", enforcer) as scorer:
         targets = {"pytest": pytest_itself, "the scorer": scorer}
         before = [target.pinned_to() for target in targets.values()]
-        # In a namespace its first process is in the place of the warden.
-        warden = {} if enforcer == "bwrap" else {"the warden": None}
+        # In a namespace its first process is in the place of the supervisor.
+        supervisor = {} if enforcer == "bwrap" else {"the supervisor": None}
         try:
-            results = tried({**targets, **warden}, tmp_path / "run", enforcer, agent=agent)
+            results = tried({**targets, **supervisor}, tmp_path / "run", enforcer, agent=agent)
             assert [target.pinned_to() for target in targets.values()] == before
         finally:
             pytest_itself.pin_to(before[0])
@@ -122,19 +117,18 @@ def test_no_call_reaches_a_task_outside(enforcer: launch.Enforcer, tmp_path: Pat
     assert [each for each in results if each[0] != reach.PIN and each[2] not in REFUSALS] == []
 
 
-def test_threads_can_be_pinned(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_threads_can_be_pinned(enforcer: Enforcer, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     code = (
         "import torch; torch.set_num_threads(2); print(int((torch.ones(500, 500) @ torch.ones(500)).sum()))"
     )
     environment = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores", "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", code]
-    with launch.start(command, launch.Policy(tmp_path), enforcer, environment) as run:
-        assert run.process.stdout is not None
-        assert run.process.stdout.read() == b"250000\n"
+    with launch.start(command, Policy(tmp_path), enforcer, environment) as run:
+        assert run.output.read() == b"250000\n"
 
 
-def test_what_is_tried_works_where_no_sandbox_is(tmp_path: Path) -> None:
+def test_every_call_works_without_a_sandbox(tmp_path: Path) -> None:
     needs_more = {"ptrace", "perf_event_open", "get_robust_list", "kcmp", "migrate_pages", "move_pages"}
     needs_more |= {"process_vm_readv", "process_vm_writev", "prctl"}  # of the kernel, or of its settings
     with this_process() as pytest_itself:

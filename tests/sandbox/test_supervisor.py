@@ -1,4 +1,4 @@
-"""Nothing of a run stays alive, however it hides; and what is reported of it is true.
+"""No process of a run survives its end, however it hides; exit codes and processor seconds are true.
 
 Every process of a run holds the writing end of a pipe: when the last of them is gone, and no sooner, its
 reading end is at its end.
@@ -22,9 +22,11 @@ from typing import Self
 import pytest
 
 from pytest_autoresearch.sandbox import launch
-from tests.enforcers import KEEPERS, keeper
+from pytest_autoresearch.sandbox.policy import Enforcer, Policy
+from pytest_autoresearch.sandbox.process import SandboxedProcess
+from tests.enforcers import VARIANTS, usable
 
-pytestmark = pytest.mark.timeout(60)  # who waits for what never ends fails
+pytestmark = pytest.mark.timeout(60)  # so that waiting without end fails
 
 LONGEST = 20.0  # seconds that anything here may take
 
@@ -102,15 +104,17 @@ STARTER = """
 import sys, time
 from pathlib import Path
 from pytest_autoresearch.sandbox import launch
+from pytest_autoresearch.sandbox.policy import Enforcer, Policy
+from pytest_autoresearch.sandbox.process import SandboxedProcess
 folder, enforcer, pipe, *command = sys.argv[1:]
-run = launch.start(command, launch.Policy(Path(folder)), enforcer, {}, [int(pipe)])
+run = launch.start(command, Policy(Path(folder)), enforcer, {}, [int(pipe)])
 time.sleep(60)
 """
 
 
-@pytest.fixture(params=[*KEEPERS, "none"])
-def enforcer(request: pytest.FixtureRequest) -> Iterator[launch.Enforcer]:
-    with keeper(request.param) as name:
+@pytest.fixture(params=[*VARIANTS, "none"])
+def enforcer(request: pytest.FixtureRequest) -> Iterator[Enforcer]:
+    with usable(request.param) as name:
         yield name
 
 
@@ -144,7 +148,7 @@ class Lifeline:
             count -= read
 
     def is_cut(self, timeout: float = 0.0) -> bool:
-        """Return whether nobody holds the writing end, or will within *timeout* seconds."""
+        """Return whether no process holds the writing end within *timeout* seconds."""
         deadline = time.monotonic() + timeout
         while select.select([self.reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
             if not os.read(self.reader, 1 << 16):
@@ -162,15 +166,13 @@ def python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", code, *arguments]
 
 
-def start(
-    folder: Path, enforcer: launch.Enforcer, command: list[str], *descriptors: int
-) -> launch.SandboxedProcess:
-    return launch.start(command, launch.Policy(folder), enforcer, {"PATH": "/usr/bin:/bin"}, descriptors)
+def start(folder: Path, enforcer: Enforcer, command: list[str], *descriptors: int) -> SandboxedProcess:
+    return launch.start(command, Policy(folder), enforcer, {"PATH": "/usr/bin:/bin"}, descriptors)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_is_alive_after_the_end(
-    way: str, enforcer: launch.Enforcer, lifeline: Lifeline, tmp_path: Path
+    way: str, enforcer: Enforcer, lifeline: Lifeline, tmp_path: Path
 ) -> None:
     with start(tmp_path, enforcer, python(BODY, way, str(lifeline.writer)), lifeline.writer) as run:
         lifeline.let_go()
@@ -184,7 +186,7 @@ def test_nothing_is_alive_after_the_end(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_outlives_a_killed_starter(
-    way: str, enforcer: launch.Enforcer, lifeline: Lifeline, tmp_path: Path
+    way: str, enforcer: Enforcer, lifeline: Lifeline, tmp_path: Path
 ) -> None:
     number = str(lifeline.writer)
     starter = subprocess.Popen(
@@ -202,7 +204,7 @@ def test_nothing_outlives_a_killed_starter(
 
 @pytest.mark.parametrize("way", WAYS[:-1])
 def test_nothing_outlives_a_run_that_ends_by_itself(
-    way: str, enforcer: launch.Enforcer, lifeline: Lifeline, tmp_path: Path
+    way: str, enforcer: Enforcer, lifeline: Lifeline, tmp_path: Path
 ) -> None:
     with Lifeline() as go:
         command = python(BODY, way, str(lifeline.writer), str(go.reader), "leave")
@@ -215,7 +217,7 @@ def test_nothing_outlives_a_run_that_ends_by_itself(
 
 
 def test_a_run_outlives_the_thread_that_started_it(
-    enforcer: launch.Enforcer, lifeline: Lifeline, tmp_path: Path
+    enforcer: Enforcer, lifeline: Lifeline, tmp_path: Path
 ) -> None:
     runs = []
     command = python(BODY, "child", str(lifeline.writer))
@@ -228,36 +230,34 @@ def test_a_run_outlives_the_thread_that_started_it(
 
 
 @pytest.mark.parametrize("way", ["itself", "daemon"])
-def test_a_run_ends_when_its_warden_is_killed(
-    way: str, enforcer: launch.Enforcer, lifeline: Lifeline, tmp_path: Path
+def test_a_run_ends_when_its_supervisor_is_killed(
+    way: str, enforcer: Enforcer, lifeline: Lifeline, tmp_path: Path
 ) -> None:
     with start(tmp_path, enforcer, python(BODY, way, str(lifeline.writer)), lifeline.writer) as run:
         lifeline.let_go()
         lifeline.wait_for(1)
         if way == "daemon" and enforcer != "bwrap":
-            run.cpu_seconds()  # by which it knows whom to look for
-        run.process.kill()
+            run.cpu_seconds()  # so that it knows the processes
+        run.supervisor.kill()
         assert run.wait(LONGEST) == -signal.SIGKILL
         run.end()
     assert lifeline.is_cut(LONGEST)
 
 
-def test_what_a_run_closes_is_closed(enforcer: launch.Enforcer, lifeline: Lifeline, tmp_path: Path) -> None:
+def test_what_a_run_closes_is_closed(enforcer: Enforcer, lifeline: Lifeline, tmp_path: Path) -> None:
     close = f"import os, time; os.close({lifeline.writer}); os.close(1); os.close(2); time.sleep(60)"
     with start(tmp_path, enforcer, python(close), lifeline.writer) as run:
         lifeline.let_go()
         assert lifeline.is_cut(LONGEST)
         if enforcer != "bwrap":  # whose own process keeps the standard streams
-            assert run.process.stdout is not None
-            assert run.process.stdout.read() == b""
+            assert run.output.read() == b""
         assert run.exit_code() is None
 
 
-def test_a_stopped_warden_can_be_ended(tmp_path: Path) -> None:
+def test_a_stopped_supervisor_can_be_ended(tmp_path: Path) -> None:
     stop = "import os, signal, time; os.kill(os.getppid(), signal.SIGSTOP); print(flush=True); time.sleep(60)"
     with start(tmp_path, "none", python(stop)) as run:
-        assert run.process.stdout is not None
-        run.process.stdout.readline()
+        run.output.readline()
         ended = threading.Thread(target=run.end, daemon=True)
         ended.start()
         ended.join(LONGEST)
@@ -265,13 +265,13 @@ def test_a_stopped_warden_can_be_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["TERM", "INT", "HUP"])
-def test_a_warden_that_is_asked_to_go_takes_the_run_along(
-    number: str, enforcer: launch.Enforcer, lifeline: Lifeline, tmp_path: Path
+def test_a_supervisor_that_is_terminated_ends_the_run(
+    number: str, enforcer: Enforcer, lifeline: Lifeline, tmp_path: Path
 ) -> None:
     with start(tmp_path, enforcer, python(BODY, "daemon", str(lifeline.writer)), lifeline.writer) as run:
         lifeline.let_go()
         lifeline.wait_for(1)
-        run.process.send_signal(signal.Signals[f"SIG{number}"])
+        run.supervisor.send_signal(signal.Signals[f"SIG{number}"])
         run.wait(LONGEST)
         assert lifeline.is_cut()
 
@@ -287,30 +287,26 @@ def test_a_warden_that_is_asked_to_go_takes_the_run_along(
         ("kill -PIPE $$", -13),  # which Python ignores, and what it starts must not
     ],
 )
-def test_how_a_run_ended_is_reported(
-    command: str, code: int, enforcer: launch.Enforcer, tmp_path: Path
-) -> None:
+def test_how_a_run_ended_is_reported(command: str, code: int, enforcer: Enforcer, tmp_path: Path) -> None:
     with start(tmp_path, enforcer, ["sh", "-c", command]) as run:
         assert run.wait(LONGEST) == code
         assert run.exit_code() == code
 
 
-def test_a_command_that_does_not_exist_is_named(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_a_command_that_does_not_exist_is_named(enforcer: Enforcer, tmp_path: Path) -> None:
     with start(tmp_path, enforcer, ["no-such-program"]) as run:
-        assert run.process.stdout is not None
-        output = run.process.stdout.read()
+        output = run.output.read()
         assert b"no-such-program" in output
         assert b"Traceback" not in output
         assert run.wait(LONGEST) > 0
 
 
-def test_output_and_errors_come_in_one_stream_that_ends(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_output_and_errors_come_in_one_stream_that_ends(enforcer: Enforcer, tmp_path: Path) -> None:
     with start(tmp_path, enforcer, ["sh", "-c", "echo out; echo error >&2; pwd"]) as run:
-        assert run.process.stdout is not None
-        assert run.process.stdout.read() == f"out\nerror\n{tmp_path.resolve()}\n".encode()
+        assert run.output.read() == f"out\nerror\n{tmp_path.resolve()}\n".encode()
 
 
-def test_a_missing_folder_starts_nothing(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_a_missing_folder_starts_nothing(enforcer: Enforcer, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         start(tmp_path / "missing", enforcer, ["true"])
 
@@ -323,7 +319,7 @@ def burn(seconds):
 """
 
 
-def seconds_of(run: launch.SandboxedProcess, at_least: float) -> list[float]:
+def seconds_of(run: SandboxedProcess, at_least: float) -> list[float]:
     """Ask for the processor seconds until they are *at_least* so many."""
     asked = [run.cpu_seconds()]
     deadline = time.monotonic() + LONGEST
@@ -334,17 +330,13 @@ def seconds_of(run: launch.SandboxedProcess, at_least: float) -> list[float]:
     return asked
 
 
-def test_processor_seconds_of_a_child_in_its_own_session_count(
-    enforcer: launch.Enforcer, tmp_path: Path
-) -> None:
+def test_processor_seconds_of_a_child_in_its_own_session_count(enforcer: Enforcer, tmp_path: Path) -> None:
     code = f"{BUSY}\nos.fork() or os.setsid() or burn(60)\ntime.sleep(60)"
     with start(tmp_path, enforcer, python(code)) as run:
         assert seconds_of(run, 0.3)[-1] >= 0.3
 
 
-def test_processor_seconds_of_children_that_have_ended_count(
-    enforcer: launch.Enforcer, tmp_path: Path
-) -> None:
+def test_processor_seconds_of_children_that_have_ended_count(enforcer: Enforcer, tmp_path: Path) -> None:
     once = "os.fork() or burn(0.2) or os._exit(0)\nos.wait()\n"
     code = f"{BUSY}\n{once * 3}time.sleep(60)"
     with start(tmp_path, enforcer, python(code)) as run:
@@ -353,9 +345,7 @@ def test_processor_seconds_of_children_that_have_ended_count(
     assert run.cpu_seconds() == seconds
 
 
-def test_processor_seconds_of_children_that_nobody_waited_for_count(
-    enforcer: launch.Enforcer, tmp_path: Path
-) -> None:
+def test_processor_seconds_of_ignored_children_count(enforcer: Enforcer, tmp_path: Path) -> None:
     # The kernel adds nothing to a parent that ignores the ends of its children.
     once = "os.fork() or burn(0.5) or os._exit(0)\ntime.sleep(0.8)\n"
     code = f"{BUSY}\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n{once * 3}time.sleep(60)"
@@ -363,15 +353,15 @@ def test_processor_seconds_of_children_that_nobody_waited_for_count(
         assert seconds_of(run, 0.8)[-1] >= 0.8
 
 
-def test_an_idle_run_uses_no_processor(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+def test_an_idle_run_uses_no_processor(enforcer: Enforcer, tmp_path: Path) -> None:
     with start(tmp_path, enforcer, ["sleep", "60"]) as run:
         time.sleep(0.3)
         assert run.cpu_seconds() < 0.1
 
 
 @pytest.fixture
-def right_to_go_first() -> Iterator[None]:
-    """Give this process a right to real time and to priority, as some systems do to who makes music."""
+def right_to_priority() -> Iterator[None]:
+    """Give this process a right to real time and to priority, as some systems do for music."""
     if sys.platform != "linux":
         pytest.skip("these limits are Linux's")
     before = {limit: resource.getrlimit(limit) for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE)}
@@ -385,20 +375,19 @@ def right_to_go_first() -> Iterator[None]:
         resource.setrlimit(limit, numbers)
 
 
-@pytest.mark.usefixtures("right_to_go_first")
-def test_a_run_cannot_go_before_all_others(enforcer: launch.Enforcer, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("right_to_priority")
+def test_a_run_cannot_raise_its_priority(enforcer: Enforcer, tmp_path: Path) -> None:
     attempts = ("os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))", "os.nice(-1)")
     for attempt in attempts:
         with start(tmp_path, enforcer, python(f"import os; {attempt}")) as run:
             assert (run.wait(LONGEST) != 0) == (enforcer != "none"), attempt
 
 
-def test_the_warden_holds_no_key(
-    enforcer: launch.Enforcer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_supervisor_holds_no_key(
+    enforcer: Enforcer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTORESEARCH_TEST_API_KEY", "sk-secret")
     with start(tmp_path, enforcer, ["sh", "-c", "echo; sleep 60"]) as run:
-        assert run.process.stdout is not None
-        run.process.stdout.readline()
+        run.output.readline()
         with contextlib.suppress(FileNotFoundError):  # no /proc
-            assert b"secret" not in Path(f"/proc/{run.process.pid}/environ").read_bytes()
+            assert b"secret" not in Path(f"/proc/{run.supervisor.pid}/environ").read_bytes()

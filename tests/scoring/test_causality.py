@@ -13,7 +13,6 @@ from torch import nn
 from pytest_autoresearch.errors import ModelRefused
 from pytest_autoresearch.scoring import evaluation
 from pytest_autoresearch.scoring.causality import CausalityProbes
-from pytest_autoresearch.scoring.evaluation import Scoring
 from pytest_autoresearch.scoring.interpreter import Interpreter
 from tests.looking_ahead import (
     Base,
@@ -43,6 +42,7 @@ from tests.sealed_models import (
     RaggedExperts,
     SortedExperts,
     prepare,
+    scoring,
     sealed,
 )
 
@@ -51,7 +51,7 @@ ROWS: int = prepare.ROWS
 
 def scored(model: Any, share: float = 1.0) -> float:
     """The score of a model that is sealed, with *share* of the rows probed."""
-    return Scoring(prepare, *sealed(model)).probed(share).score
+    return scoring(*sealed(model)).probed(share).score
 
 
 # ---------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_float32_may_predict_no_longer_than_16_bits(monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         ModelRefused, match=r"without a score in float32: its predictions take more than 5\.0 s"
     ):
-        Scoring(prepare, content, announced, predicting=5.0).probed(1.0)
+        scoring(content, announced, predicting=5.0).probed(1.0)
 
 
 # ---------------------------------------------------------------------------

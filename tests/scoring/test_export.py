@@ -11,7 +11,6 @@ from torch import nn
 
 from pytest_autoresearch.errors import ExportError
 from pytest_autoresearch.scoring import operators
-from pytest_autoresearch.scoring.evaluation import Scoring
 from pytest_autoresearch.scoring.export import Model, Trace, digest, seal
 from pytest_autoresearch.scoring.interpreter import Interpreter
 from tests.sealed_models import (
@@ -27,6 +26,7 @@ from tests.sealed_models import (
     RaggedExperts,
     TiedAndViewed,
     prepare,
+    scoring,
     sealed,
     taken_apart,
 )
@@ -46,7 +46,7 @@ def opened(model: Model) -> Interpreter:
 
 def scored(model: Model) -> float:
     content, announced = sealed(model)
-    return Scoring(prepare, content, announced).probed(0.1).score
+    return scoring(content, announced).probed(0.1).score
 
 
 def in_process(model: Model) -> float:

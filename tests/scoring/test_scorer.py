@@ -19,9 +19,9 @@ import torch
 
 from pytest_autoresearch.errors import ModelRefused, ScorerOutOfMemory, ScorerUnavailable
 from pytest_autoresearch.errors import RunOutOfMemory as RanOutOfMemory
-from pytest_autoresearch.runs.clock import Kind
-from pytest_autoresearch.runs.run import inherited
-from pytest_autoresearch.scoring.client import Scorer, answering
+from pytest_autoresearch.runs.environment import inherited
+from pytest_autoresearch.scoring.calibration import Calibration
+from pytest_autoresearch.scoring.client import Scorer
 from pytest_autoresearch.scoring.evaluation import THOROUGH
 from tests.looking_ahead import Base, made, peeking
 from tests.project import Project
@@ -135,7 +135,7 @@ def rows(log: Path) -> int:
 def test_a_keep_is_evaluated_once(tmp_path: Path, model: io.BufferedReader, probes: int) -> None:
     log, asked, counts = tmp_path / "log", list[float](), probes > THOROUGH
     scorer = Scorer(telling(log), [], "none", inherited(), limit=60)
-    found = scorer.score(model, honest()[1], 0.1, thorough=lambda score: asked.append(score) or counts)
+    found = scorer.score(model, honest()[1], 0.1, probe_all_rows=lambda score: asked.append(score) or counts)
     assert asked == [pytest.approx(found.score, rel=1e-9)]
     assert log.read_text().count("evaluation") == 1
     assert rows(log) == 70 + probes
@@ -158,7 +158,7 @@ def test_more_probes_see_more(scorer: Scorer, tmp_path: Path) -> None:
         (tmp_path / "model").open("rb") as file,
         pytest.raises(ModelRefused, match=r"of (1|1050) probes changed"),
     ):
-        scorer.score(file, digest, 0.001, thorough=lambda _score: True)
+        scorer.score(file, digest, 0.001, probe_all_rows=lambda _score: True)
 
 
 def test_a_fault_while_it_is_probed_on_is_the_model_s(tmp_path: Path, model: io.BufferedReader) -> None:
@@ -173,10 +173,10 @@ def test_a_fault_while_it_is_probed_on_is_the_model_s(tmp_path: Path, model: io.
         )
     )
     scorer = Scorer(deadly, [], "none", inherited(), limit=60)
-    assert scorer.score(model, honest()[1], 0.1, thorough=lambda _score: False).score > 0
+    assert scorer.score(model, honest()[1], 0.1, probe_all_rows=lambda _score: False).score > 0
     log.unlink()
     with pytest.raises(ModelRefused, match=r"^scoring ended with exit code 3$"):
-        scorer.score(model, honest()[1], 0.1, thorough=lambda _score: True)
+        scorer.score(model, honest()[1], 0.1, probe_all_rows=lambda _score: True)
     scorer.close()
 
 
@@ -187,7 +187,7 @@ def test_a_harness_that_is_interrupted_in_between_is_not_answered_later(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scorer.score(model, honest()[1], 0.1, thorough=interrupted)
+        scorer.score(model, honest()[1], 0.1, probe_all_rows=interrupted)
     assert not processes()
     assert scorer.score(model, honest()[1], 0.1).score > 0
 
@@ -233,7 +233,7 @@ def test_a_run_leaves_room_for_its_scorer_once_its_clock_has_stopped(tmp_path: P
     run = Run(tmp_path, scorer, budget=5)
     output = run.follow(f"""
         import torch
-        harness._wire()  # which is then out of the environment, as the miniature's prepare.py wants it
+        harness._channel()  # which is then out of the environment, as the miniature's prepare.py wants it
         sys.path.insert(0, {str(ROOT)!r})
         from tests.sealed_models import TOKENS, Attention
 
@@ -297,14 +297,8 @@ def test_nothing_asks_cuda_before_a_fork(model: io.BufferedReader) -> None:
         "    token_bytes = torch.tensor",
     )
     with contextlib.closing(Scorer(checking + asking, [], "none", inherited(), limit=60)) as scorer:
-        assert len(scorer.probe(1)) == 1
-        assert scorer.score(model, honest()[1], 0.1, thorough=lambda _score: True).score > 0
-
-
-@pytest.mark.parametrize(("clock", "least"), [("calibrated", 200), ("cpu", 200), ("wall", 600)])
-def test_a_short_budget_leaves_time_to_score(clock: Kind, least: float) -> None:
-    assert answering(40, clock) >= least
-    assert answering(300, clock) == answering(40, clock) + 520
+        assert len(Calibration(scorer).probe(1)) == 1
+        assert scorer.score(model, honest()[1], 0.1, probe_all_rows=lambda _score: True).score > 0
 
 
 def test_what_it_prints_does_not_stop_it(model: io.BufferedReader) -> None:
@@ -332,12 +326,12 @@ def test_a_session_without_a_scorer_fails_in_a_few_lines(project: Project) -> No
         'print("---\\ntime_budget: 1\\nvalidation_data: [\\"/usr/share\\"]")\n'
     )
     project.script.write_text(
-        "from pytest_autoresearch.system.channel import Wire\n"
-        "wire = Channel.inherited()\n"
-        'wire.send({"trained": "0" * 64})\n'
+        "from pytest_autoresearch.system.channel import Channel\n"
+        "channel = Channel.inherited()\n"
+        'channel.send({"trained": "0" * 64})\n'
         'with open("model", "w+b") as file:\n'
-        '    wire.send({"model": True}, file.fileno())\n'
-        "wire.receive()\n"
+        '    channel.send({"model": True}, file.fileno())\n'
+        "channel.receive()\n"
     )
     session = project.commit().research().exits(1)
     session.shows("the scorer did not start: ", "has no attribute 'Tokenizer'").hides("handover.py", "KEPT")

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 
 from pytest_autoresearch.errors import ModelRefused
-from pytest_autoresearch.scoring import server as process
 from pytest_autoresearch.scoring.causality import CausalityProbes
-from pytest_autoresearch.scoring.evaluation import Scoring
+from pytest_autoresearch.scoring.client import MEMORY
 from pytest_autoresearch.scoring.interpreter import Interpreter
+from pytest_autoresearch.system.files import read_bounded
 from tests.sealed_models import (
     LENGTH,
     TOKENS,
@@ -28,6 +28,7 @@ from tests.sealed_models import (
     Server,
     prepare,
     put_together,
+    scoring,
     sealed,
     server,
     taken_apart,
@@ -44,7 +45,7 @@ def made(kind: type[Mixer]) -> Mixer:
 
 
 def scored(content: bytes, announced: str, share: float = 1.0) -> float:
-    return Scoring(prepare, content, announced).probed(share).score
+    return scoring(content, announced).probed(share).score
 
 
 def probed(
@@ -237,7 +238,7 @@ def test_a_claim_is_scored_on_text_of_its_own(server: Server, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
-        (1001, "scoring ended by SIGSEGV"),
+        (1001, "scoring was killed by SIGSEGV"),
         (1004, "scoring ended with exit code 7"),
         (1005, 'scoring failed: ZeroDivisionError: "of prepare.py\'s own"'),
     ],
@@ -290,7 +291,9 @@ def test_memory_is_limited(server: Server) -> None:
 
 def test_size_is_limited(server: Server) -> None:
     content, announced = sealed(made(Attention))
-    assert server.refusal(content, announced, size=1000) == "it is larger than 1,000 bytes"
+    assert server.refusal(content, announced, size=1000) == (
+        f"it has {len(content):,} bytes, at most 1,000 are allowed"
+    )
     assert "score" in server.score(content, announced, size=len(content))
 
 
@@ -312,7 +315,7 @@ def test_the_author_may_keep_the_file_open_and_change_nothing(tmp_path: Path) ->
     content, announced = sealed(made(Attention))
     path = tmp_path / "model"
     path.write_bytes(content)
-    model = Interpreter(process._read(str(path), 1 << 20), announced, CPU)
+    model = Interpreter(b"".join(read_bounded(path, 1 << 20)), announced, CPU)
     expected = model(TOKENS)
     with path.open("r+b") as file:
         file.write(bytes(len(content)))
@@ -326,7 +329,10 @@ def test_hanging_up_ends_a_scoring(tmp_path: Path) -> None:
     with (tmp_path / "model").open("w+b") as file:
         file.write(content)
         file.flush()
-        server.wire.send({"score": True, "digest": announced, "share": 0.1, "seconds": 300.0}, file.fileno())
+        server.channel.send(
+            {"score": True, "digest": announced, "share": 0.1, "seconds": 300.0, "memory": MEMORY},
+            file.fileno(),
+        )
     time.sleep(0.5)
     server.close()
 

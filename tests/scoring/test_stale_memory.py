@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from pytest_autoresearch.errors import OperatorForbidden
-from pytest_autoresearch.scoring.operators import Reference, check_arguments
+from pytest_autoresearch.scoring.arguments import Reference
+from pytest_autoresearch.scoring.operators import check_arguments
 
 # torch's circular padding by a negative number copies from what it has not written yet.
 STALE = """
@@ -14,7 +15,7 @@ import ctypes
 library = ctypes.CDLL(None)
 library.mallopt(-4, 0), library.mallopt(-1, 2**31 - 1)  # as prepare.py does: freed memory is reused
 import torch
-from pytest_autoresearch.scoring import evaluation  # noqa: E402
+from pytest_autoresearch.scoring import interpreter  # noqa: E402
 torch.set_num_threads(1)
 {strictly}
 size = 1 << 16
@@ -47,9 +48,9 @@ def test_it_holds_what_was_left_there() -> None:
 @pytest.mark.parametrize(
     "strictly",
     [
-        "evaluation.fill_memory()",
+        "interpreter.fill_memory()",
         "torch.use_deterministic_algorithms(True, warn_only=True)",
-        "library.mallopt(evaluation.M_PERTURB, evaluation.FILLING)",
+        "library.mallopt(interpreter.M_PERTURB, interpreter.FILLING)",
     ],
 )
 def test_it_is_filled_before_a_model_is_scored(strictly: str) -> None:

@@ -12,7 +12,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from pytest_autoresearch.source import validation
-from pytest_autoresearch.source.canonical import LARGEST, code_size, digest, equivalent_up_to
+from pytest_autoresearch.source.canonical import LARGEST, digest, equivalent_up_to
+from pytest_autoresearch.source.size import code_size
 
 # A copy: what a campaign has kept changes the experiment's own.
 TRAIN = (Path(__file__).parents[1] / "data" / "train.txt").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_autoresearch.source import constants
-from pytest_autoresearch.source.constants import NotConstant
+from pytest_autoresearch.source import arithmetic, constants
+from pytest_autoresearch.source.arithmetic import NotConstant
 
 SCRIPT = '''"""Größe — a script whose bytes are not its characters."""
 from prepare import MAX_SEQ_LEN, per_device
@@ -156,7 +156,7 @@ EXPRESSIONS = st.recursive(
 @settings(max_examples=200, deadline=None)
 def test_what_is_known_is_what_python_says(text: str) -> None:
     try:
-        value = constants.evaluate(expression(text), {"known": 7}, "cpu")
+        value = arithmetic.evaluate(expression(text), {"known": 7}, "cpu")
     except NotConstant:
         return
     except ZeroDivisionError:
@@ -181,7 +181,7 @@ def test_what_is_known_is_what_python_says(text: str) -> None:
     ],
 )
 def test_evaluation(text: str, value: object) -> None:
-    assert constants.evaluate(expression(text), {}, "cpu") == value
+    assert arithmetic.evaluate(expression(text), {}, "cpu") == value
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_evaluation(text: str, value: object) -> None:
 def test_hostile_and_unknown_expressions_end_at_once(text: str) -> None:
     began = time.process_time()
     with pytest.raises(NotConstant):
-        constants.evaluate(expression(text), {}, "cpu")
+        arithmetic.evaluate(expression(text), {}, "cpu")
     assert time.process_time() - began < 0.5
 
 
@@ -232,7 +232,7 @@ def test_deep_expressions_are_unknown_rather_than_fatal() -> None:
     for _ in range(50_000):
         node = ast.UnaryOp(ast.USub(), node)
     with pytest.raises(NotConstant):
-        constants.evaluate(node, {}, "cpu")
+        arithmetic.evaluate(node, {}, "cpu")
 
 
 def test_many_globals_and_star_imports_end_soon() -> None:
@@ -317,10 +317,10 @@ def test_asserts_are_judged_for_the_device() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("2**12", 4096), (' "SL" ', "SL"), ("-1e-3", -1e-3)])
 def test_a_text_by_itself(text: str, value: object) -> None:
-    assert constants.literal(text, "cpu") == value
+    assert arithmetic.literal(text, "cpu") == value
 
 
 @pytest.mark.parametrize("text", ["", "a few words", "X = 1", "1\n2", "x"])
 def test_prose_is_no_value(text: str) -> None:
     with pytest.raises(NotConstant):
-        constants.literal(text, "cpu")
+        arithmetic.literal(text, "cpu")

@@ -1,4 +1,4 @@
-"""Both ends of a wire understand each other, and neither trusts the other."""
+"""Both ends of a channel understand each other, and bound what the other sends."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pytest_autoresearch.system.channel import DESCRIPTORS, LONGEST, VARIABLE, C
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Channel, socket.socket]]:
-    """Ours, and the bare socket of somebody who may send anything."""
+    """Our end, and the bare socket of an end that may send anything."""
     ours, theirs = socket.socketpair()
-    wire = Channel(ours)
-    yield wire, theirs
-    wire.close()
+    channel = Channel(ours)
+    yield channel, theirs
+    channel.close()
     theirs.close()
 
 
@@ -61,19 +61,19 @@ def test_a_long_message_arrives_in_one_piece() -> None:
     far.close()
 
 
-def test_a_silent_end_is_not_waited_for_for_ever(ends: tuple[Channel, socket.socket]) -> None:
-    wire, theirs = ends
+def test_a_silent_end_times_out(ends: tuple[Channel, socket.socket]) -> None:
+    channel, theirs = ends
     theirs.sendall(b'{"score": 1')  # half a message
     with pytest.raises(TimeoutError):
-        wire.receive(0.05)
+        channel.receive(0.05)
 
 
-def test_an_end_that_does_not_read_is_not_waited_for_for_ever(ends: tuple[Channel, socket.socket]) -> None:
-    wire, _ = ends
+def test_an_end_that_does_not_read_times_out(ends: tuple[Channel, socket.socket]) -> None:
+    channel, _ = ends
 
     def send_for_ever() -> None:
         while True:
-            wire.send({"score": "x" * 10_000}, timeout=0.05)
+            channel.send({"score": "x" * 10_000}, timeout=0.05)
 
     with pytest.raises(TimeoutError):
         send_for_ever()
@@ -97,21 +97,21 @@ def test_an_end_that_does_not_read_is_not_waited_for_for_ever(ends: tuple[Channe
     ],
     ids=lambda line: line[:30].decode(errors="replace").strip(),
 )
-def test_what_is_no_message_is_told_apart(ends: tuple[Channel, socket.socket], line: bytes) -> None:
-    wire, theirs = ends
+def test_malformed_messages_are_refused(ends: tuple[Channel, socket.socket], line: bytes) -> None:
+    channel, theirs = ends
     theirs.setblocking(False)
 
     def arrive() -> None:
         rest = line
         while True:  # as much as fits, read, and so on
             rest = rest[theirs.send(rest) :] if rest else rest
-            wire.read()
+            channel.read()
 
     with pytest.raises(ProtocolError):
         arrive()
 
 
-def test_a_byte_out_of_band_is_not_waited_for(ends: tuple[Channel, socket.socket]) -> None:
+def test_a_byte_out_of_band_is_refused(ends: tuple[Channel, socket.socket]) -> None:
     ours, theirs = ends
     theirs.send(b"x", socket.MSG_OOB)
     assert select.select([ours], [], [], 5)[0] == [ours]
@@ -119,23 +119,23 @@ def test_a_byte_out_of_band_is_not_waited_for(ends: tuple[Channel, socket.socket
         ours.read()
 
 
-def test_descriptors_that_nobody_takes_are_closed(ends: tuple[Channel, socket.socket]) -> None:
-    wire, theirs = ends
+def test_unread_descriptors_are_closed(ends: tuple[Channel, socket.socket]) -> None:
+    channel, theirs = ends
     before = open_descriptors()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * DESCRIPTORS))]
 
     def flood() -> None:
         while True:
             theirs.sendmsg([b" "], rights)
-            wire.read()
+            channel.read()
 
     with pytest.raises(ProtocolError):
         flood()
-    wire.close()
+    channel.close()
     assert open_descriptors() <= before
 
 
-def test_a_message_that_nobody_reads_leaves_no_descriptor() -> None:
+def test_an_unread_message_leaves_no_descriptor() -> None:
     before = open_descriptors()
     near, far = Channel.pair()
     near.send({"one": 1}, 0)
@@ -147,13 +147,13 @@ def test_a_message_that_nobody_reads_leaves_no_descriptor() -> None:
     os.close(max(map(int, open_descriptors() - before)))
 
 
-def test_a_process_finds_the_end_that_it_inherits_once() -> None:
+def test_an_inherited_end_is_not_inherited_further() -> None:
     near, far = Channel.pair()
     script = (
         "import os\n"
         "from pytest_autoresearch.system.channel import VARIABLE, Channel\n"
-        "wire = Channel.inherited()\n"
-        "wire.send({'left': VARIABLE in os.environ, 'handed on': os.get_inheritable(wire.fileno())})\n"
+        "channel = Channel.inherited()\n"
+        "channel.send({'left': VARIABLE in os.environ, 'handed on': os.get_inheritable(channel.fileno())})\n"
     )
     environment = os.environ | {VARIABLE: str(far.fileno())}
     subprocess.run([sys.executable, "-c", script], env=environment, pass_fds=[far.fileno()], check=True)

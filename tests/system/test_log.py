@@ -88,7 +88,7 @@ def test_the_log_of_a_trial_without_a_verdict_is_dropped(project: Project) -> No
     log_of(project, 1).parent.mkdir(exist_ok=True)
     log_of(project, 1).write_text("of a run that was killed\n")
     session = project.research().exits(0).decides("kept")
-    session.shows("healed: trial 1 was stopped before its verdict: its log is dropped")
+    session.shows("recovered: trial 1 was stopped before its verdict: its log is dropped")
     assert "killed" not in log_of(project, 1).read_text()
 
 

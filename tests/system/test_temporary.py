@@ -56,7 +56,7 @@ def test_a_process_leaves_nothing(place: Path) -> None:
     assert not list(place.iterdir())
 
 
-def test_what_the_killed_leave_is_swept(place: Path) -> None:
+def test_folders_of_killed_processes_are_swept(place: Path) -> None:
     with made(place, "wait") as process:
         assert process.stdout is not None
         folder = Path(process.stdout.readline().strip())
@@ -68,7 +68,7 @@ def test_what_the_killed_leave_is_swept(place: Path) -> None:
     assert not folder.exists()
 
 
-def test_what_never_had_a_lock_is_swept_when_its_maker_is_dead(place: Path) -> None:
+def test_a_folder_without_a_lock_is_swept_when_its_process_is_dead(place: Path) -> None:
     with subprocess.Popen(["true"]) as process:
         pass
     dead, alive = (place / f"{temporary.PREFIX}{pid}-abcd_123" for pid in (process.pid, os.getpid()))
@@ -80,7 +80,7 @@ def test_what_never_had_a_lock_is_swept_when_its_maker_is_dead(place: Path) -> N
     assert not dead.exists()
 
 
-def test_what_is_of_somebody_else_is_left_alone(place: Path) -> None:
+def test_other_folders_are_left_alone(place: Path) -> None:
     work = f"{temporary.PREFIX}99999999-abcdefgh"  # named as ours by chance, and with something in it
     for name in (f"{temporary.PREFIX}notes", f"{temporary.PREFIX}2024-projects", work, "other-1-x"):
         (place / name).mkdir()

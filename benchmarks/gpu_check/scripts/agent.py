@@ -17,4 +17,4 @@ def pytest_autoresearch_propose(briefing: Briefing) -> Proposal:
     rate = f"{briefing.number}e-9"
     script, count = re.subn(r"(?m)^(\w+_LR) = [^\s#]+", rf"\1 = {rate}", briefing.script)
     assert count, "train.py has no learning rates by that name any more"
-    return Proposal(script, f"all learning rates {rate}")
+    return Proposal({briefing.script_name: script}, f"all learning rates {rate}")

@@ -12,24 +12,22 @@ import json
 
 import pytest
 
-from pytest_autoresearch.runs.experiment import KEY
+from pytest_autoresearch.executors.base import RunFailure, RunRequest
+from pytest_autoresearch.judging.rules import Always
+from pytest_autoresearch.plugin.experiment import EXPERIMENT
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """Take the place of the item."""
-    experiment = session.stash[KEY]  # opened by the package's own hook, around this one
+    experiment = session.stash[EXPERIMENT]  # opened by the package's own hook, around this one
+    request = RunRequest("candidate", experiment.files, 1, Always(answer=False))
     try:
-        measured = experiment.measure(
-            experiment.script(),
-            seed=1,
-            limit=experiment.limit,
-            thorough=lambda _score: False,
-            log=None,
-            on_line=print,
-        )
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what was to be found out
-        print("MEASURED", json.dumps({"failed": f"{type(error).__name__}: {error}"}))
+        found = experiment.executor.submit(request, print).result().result
+    except Exception as error:  # noqa: BLE001 - any error is what the check is to find
+        found = RunFailure("crashed", f"{type(error).__name__}: {error}")
+    if isinstance(found, RunFailure):
+        print("MEASURED", json.dumps({"failed": f"{found.kind}: {found.reason}"}))
     else:
-        print("MEASURED", json.dumps(measured.to_json()))
+        print("MEASURED", json.dumps(found.to_json()))
     return True

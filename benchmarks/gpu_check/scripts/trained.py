@@ -25,8 +25,9 @@ exec(compile(Path("train.py").read_text(), "train.py", "exec"), names)  # noqa: 
 import torch  # noqa: E402 - not before the script, which sets up its environment
 
 import prepare  # noqa: E402 - the experiment's, which the script has imported
-from pytest_autoresearch.scoring import evaluation  # noqa: E402
+from pytest_autoresearch.scoring.evaluation import LanguageModel  # noqa: E402
 from pytest_autoresearch.scoring.export import seal  # noqa: E402
+from pytest_autoresearch.scoring.interpreter import Interpreter, fill_memory  # noqa: E402
 
 found: dict[str, Any] = {}
 is_cuda = prepare.DEVICE.type == "cuda"
@@ -67,11 +68,11 @@ with prepare.eval_mode(model), measuring("sealing"):
     sealed = seal(model, prepare.example())
     sealed.write(file)
 found["sealed_mb"] = round(file.tell() / 2**20, 1)
-evaluation.ready(prepare)
-evaluation.fill_memory()
+task = LanguageModel(prepare)
+fill_memory()
 for name, share in (("sealed", 0.1), ("sealed_all_probed", 1.0)):  # the same score, if a GPU repeats itself
     with measuring(name):
-        scored = evaluation.Scoring(prepare, file.getvalue(), sealed.digest)
+        scored = task.evaluate(Interpreter(file.getvalue(), sealed.digest, task.device))
         found[name] = scored.probed(share).score
 found["sealed_minus_own"] = found["sealed"] - found["own"]
 print("FOUND", json.dumps(found))

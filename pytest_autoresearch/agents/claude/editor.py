@@ -1,15 +1,15 @@
-"""A script while a model changes it, through tools of our own."""
+"""The editor of a script that a model uses through tools."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_autoresearch.errors import AgentGaveUp, ProposalRefused, ToolError
 from pytest_autoresearch.records.proposal import Proposal
 from pytest_autoresearch.source import canonical, validation
-from pytest_autoresearch.system.text import single_line
+from pytest_autoresearch.source.files import digest
+from pytest_autoresearch.text import single_line
 
 if TYPE_CHECKING:
     from pytest_autoresearch.agents.briefing import Briefing
@@ -29,19 +29,19 @@ def _tool(name: str, description: str, /, **texts: str) -> dict[str, Any]:
 TOOLS: Final[Sequence[Mapping[str, Any]]] = (
     _tool(
         "edit",
-        "Replace a piece of train.py. Several edits may be made one after the other.",
+        "Replace a piece of train.py. You may make several edits, one after the other.",
         old="The text to replace, with its whitespace; it must occur exactly once.",
-        new="What takes its place; empty to delete it.",
+        new="The text that takes its place; empty to delete it.",
     ),
     _tool(
         "write_file",
-        "Replace all of train.py, where edits would be longer than the script.",
+        "Replace all of train.py. Use it where edits would be longer than the script.",
         text="The whole new text.",
     ),
     _tool(
         "submit",
-        "Propose train.py as it is now. It is checked, and what is wrong you are told, to mend it.",
-        description="What was changed, in one line of at most 200 characters, as the subject of a commit.",
+        "Propose train.py as it is now. It is validated; on failure you get the errors and can fix them.",
+        description="What you changed, in one line of at most 200 characters, as the subject of a commit.",
         hypothesis="Why it should help, in one line.",
     ),
     _tool(
@@ -53,22 +53,22 @@ TOOLS: Final[Sequence[Mapping[str, Any]]] = (
 
 
 class ScriptEditor:
-    """The script as it stands after the tools that were used so far."""
+    """A script after the tool calls so far."""
 
     def __init__(self, briefing: Briefing, crashed: str | None = None) -> None:
-        """Begin with the incumbent, or with a script that *crashed* and is to be mended."""
+        """Begin with the incumbent, or with a script that *crashed* and is to be repaired."""
         self.source = briefing.script if crashed is None else crashed
         self.proposal: Proposal | None = None
-        """What was submitted."""
+        """The submitted proposal, None before that."""
         self._briefing = briefing
         self._crashed = crashed
 
     def use(self, tool: object, given: object) -> str:
-        """Do what a model asks for, and return what it is told.
+        """Apply a tool call, and return the result for the model.
 
         Raises:
-            Mistaken: that does not work, and nothing was changed.
-            GivenUp: the model wants no more.
+            ToolError: the call is invalid, and nothing was changed.
+            AgentGaveUp: the model called ``give_up``.
         """
         schema = next((known["input_schema"] for known in TOOLS if known["name"] == tool), None)
         if schema is None:
@@ -87,7 +87,7 @@ class ScriptEditor:
         if first < 0:
             raise ToolError("`old` does not occur in train.py: it must match exactly, whitespace too")
         if self.source.find(old, first + 1) >= 0:
-            raise ToolError("`old` occurs more than once in train.py: take in more of what is around it")
+            raise ToolError("`old` occurs more than once in train.py: include more of the text around it")
         self.source = self.source[:first] + new + self.source[first + len(old) :]
         return "edited"
 
@@ -97,37 +97,33 @@ class ScriptEditor:
 
     def _submit(self, description: str, hypothesis: str) -> str:
         if not (subject := single_line(description)):
-            raise ToolError("say in the description what was changed")
+            raise ToolError("the description is empty: say what you changed")
         try:
             self._check()
         except ProposalRefused as error:
             raise ToolError(f"not submitted: {error}") from error
-        self.proposal = Proposal(self.source, subject, single_line(hypothesis, 400))
+        self.proposal = Proposal(
+            {self._briefing.script_name: self.source}, subject, single_line(hypothesis, 400)
+        )
         return "submitted"
 
     def _give_up(self, reason: str) -> str:
         raise AgentGaveUp(single_line(reason) or "no reason given")
 
     def _check(self) -> None:
-        """Refuse what the trial would refuse, as far as that is known here."""
+        """Refuse what the trial would refuse, as far as the briefing tells."""
         briefing = self._briefing
         validation.check(self.source, briefing.script, briefing.device, briefing.fixed)
         if alike := canonical.equivalent_up_to(briefing.script, self.source):
             raise ProposalRefused(f"no experiment: {alike} changed")
         if self._crashed is not None and (alike := canonical.equivalent_up_to(self._crashed, self.source)):
             raise ProposalRefused(f"it would crash again: {alike} changed since")
-        running = briefing.running
-        if running is not None and canonical.digest(running.source) == canonical.digest(self.source):
+        running = (proposal.files.get(briefing.script_name, "") for proposal in briefing.running)
+        if canonical.digest(self.source) in map(canonical.digest, running):
             raise ProposalRefused("the same script as the one that is being measured now")
+        known = digest({**briefing.files, briefing.script_name: self.source})
         for entry in briefing.history:
-            if entry.blob == _blob(self.source, len(entry.blob)):
+            if entry.digest == known:
                 raise ProposalRefused(
                     f"the same script as trial {entry.number}, {entry.verdict}: {entry.reason}"
                 )
-
-
-def _blob(source: str, length: int) -> str:
-    """Return the name of the git blob that holds *source*, of as many hex digits as the repository's."""
-    data = source.encode()
-    hashed = hashlib.sha1 if length == 40 else hashlib.sha256
-    return hashed(b"blob %d\0%b" % (len(data), data)).hexdigest()

@@ -1,4 +1,4 @@
-"""Where a model is asked: the Messages API of Anthropic, or of a server that speaks the same."""
+"""A client of the Messages API, with retries until a deadline."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from typing import Any
 
 import anthropic
 import httpx2
-import pytest
 from anthropic.types import Message
 
-from pytest_autoresearch.errors import AgentUnavailable, NoAnswer
-from pytest_autoresearch.system.text import single_line
+from pytest_autoresearch.errors import AgentUnavailable, NoAnswer, UsageError
+from pytest_autoresearch.text import single_line
 
 TIMEOUT = 300.0  # seconds for one request
 BACKOFF = 0.5  # seconds; doubled with each failure
-LONGEST = 60.0  # seconds between two requests, unless the server asks for more
+LONGEST = 60.0  # seconds between two attempts, unless the server asks for more
 HOME = "https://api.anthropic.com"
 PLACEHOLDER = "none"  # for a key, where a server needs none and the SDK insists
-ATTEMPTS = 5  # where a wrong address is as likely as an outage
+ATTEMPTS = 5  # if the server never answered: a wrong address is as likely as an outage
 HINTS = {
     401: "check the key in ANTHROPIC_API_KEY",
     402: "the account has to be paid for",
@@ -34,17 +33,17 @@ HINTS = {
 
 
 class Endpoint:
-    """Answers requests, and asks again where that may help; the environment says where it is.
+    """Answers requests, and retries those that may succeed later.
 
-    ``ANTHROPIC_BASE_URL``, ``ANTHROPIC_API_KEY`` and ``ANTHROPIC_AUTH_TOKEN`` are read, or a profile of
-    the SDK's. A server at a base URL of the user's own may need no key.
+    The address and the key come from ``ANTHROPIC_BASE_URL``, ``ANTHROPIC_API_KEY`` and
+    ``ANTHROPIC_AUTH_TOKEN``, or from a profile of the SDK. A server at another base URL may need no key.
     """
 
     def __init__(self) -> None:
-        """Look where the model is, and ask nothing yet.
+        """Read the address and the key; make no request.
 
         Raises:
-            pytest.UsageError: there is no key, or the address is none.
+            UsageError: there is no key, or the address is invalid.
         """
         own = os.environ.get("ANTHROPIC_BASE_URL")
         keyless = not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"))
@@ -56,26 +55,27 @@ class Endpoint:
                 http_client=anthropic.DefaultHttpxClient(event_hooks={"response": [_limit]}),
             )
         except (anthropic.AnthropicError, httpx2.InvalidURL, ValueError) as error:
-            raise pytest.UsageError(f"the agent claude cannot start: {single_line(str(error))}") from error
+            raise UsageError(f"the agent claude cannot start: {single_line(str(error))}") from error
         if client.base_url.scheme not in {"http", "https"} or not client.base_url.host:
             address = single_line(str(client.base_url))
-            raise pytest.UsageError(f"ANTHROPIC_BASE_URL is no http address: {address}")
+            raise UsageError(f"ANTHROPIC_BASE_URL is no http address: {address}")
         if not (client.api_key or client.auth_token or client.credentials):
-            raise pytest.UsageError(
+            raise UsageError(
                 "the agent claude needs a key: set ANTHROPIC_API_KEY, "
                 "or ANTHROPIC_BASE_URL to a server that needs none"
             )
         self._secrets = {secret for secret in (client.api_key, client.auth_token) if secret} - {PLACEHOLDER}
         if not all(secret.isascii() and secret.isprintable() for secret in self._secrets):
-            raise pytest.UsageError("the agent claude's key holds a character that is in no key")
-        self._heard = False  # whether a server has ever answered
+            raise UsageError("the agent claude's key holds a character that is in no key")
+        self._answered = False  # whether the server has ever answered
         self._closed = threading.Event()
 
     def ask(self, deadline: float, **request: Any) -> Message:
-        """Return the answer to *request*; before *deadline*, of the monotonic clock, it is asked again.
+        """Return the answer to *request*, with retries until *deadline* on the monotonic clock.
 
         Raises:
-            NoAnswer: there is none, or never again.
+            NoAnswer: there is none.
+            AgentUnavailable: there will be none in this session.
         """
         for attempt in itertools.count():
             left = deadline - time.monotonic()
@@ -89,16 +89,16 @@ class Endpoint:
         raise AssertionError  # an endless loop
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Cancel requests and waits."""
         self._closed.set()
         self._client.close()
 
     def _asked(self, timeout: float, request: dict[str, Any]) -> Message:
-        # A mere object: what a server sends is not always what the SDK's types say.
+        # The SDK does not check that the answer has the types that it declares.
         answer: object = self._client.messages.create(**request, timeout=timeout)
         if not isinstance(answer, Message) or not _is_whole(answer):
             raise ValueError("the server does not speak the Messages API")
-        self._heard = True
+        self._answered = True
         return answer
 
     def _wait(self, error: Exception, attempt: int, deadline: float) -> float:
@@ -109,7 +109,7 @@ class Endpoint:
         """
         said, asked = self._told(error), None
         if isinstance(error, anthropic.APIStatusError):
-            self._heard = True
+            self._answered = True
             if error.status_code in HINTS:
                 raise AgentUnavailable(f"{said}; {HINTS[error.status_code]}") from error
             headers = error.response.headers
@@ -118,7 +118,7 @@ class Endpoint:
                 raise NoAnswer(said) from error
             asked = _retry_after(headers)
         elif isinstance(error, anthropic.APIConnectionError | httpx2.HTTPError):
-            if not self._heard and attempt + 1 >= ATTEMPTS:
+            if not self._answered and attempt + 1 >= ATTEMPTS:
                 raise NoAnswer(f"{self._client.base_url.host} cannot be reached: {said}") from error
         elif attempt + 1 >= ATTEMPTS:
             raise NoAnswer(said) from error
@@ -132,7 +132,7 @@ class Endpoint:
         return wait
 
     def _told(self, error: Exception) -> str:
-        """Return *error* in one line that holds no key: a server may repeat what it was sent."""
+        """Return *error* in one line without the key, which a server may repeat."""
         text = str(error)
         if isinstance(error, anthropic.APIStatusError):
             text = f"{error.status_code} {error.api_message or error.message}"
@@ -144,7 +144,7 @@ class Endpoint:
 
 
 def _is_whole(answer: Message) -> bool:
-    """Tell whether *answer* has what the API promises: the SDK takes every JSON object for a message."""
+    """Tell whether *answer* is a message: the SDK accepts any JSON object."""
     blocks = answer.content
     return isinstance(blocks, list) and all(
         isinstance(getattr(block, "type", None), str)
@@ -154,7 +154,7 @@ def _is_whole(answer: Message) -> bool:
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Return how many seconds a server asks to wait, None if it does not say, or not so that one can."""
+    """Return the seconds that a server asks to wait; None if it does not ask, or asks for the past."""
     try:
         if "retry-after-ms" in headers:
             seconds = float(headers["retry-after-ms"]) / 1000
@@ -168,14 +168,14 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
 
 
 def _limit(response: httpx2.Response) -> None:
-    """Let a whole answer take no longer than its request may: a timeout of httpx is from byte to byte."""
+    """Limit the time of a whole answer: httpx limits the time between two bytes only."""
     seconds = response.request.extensions["timeout"]["read"]
     assert isinstance(response.stream, httpx2.SyncByteStream)
     response.stream = _Limited(response.stream, time.monotonic() + seconds)
 
 
 class _Limited(httpx2.SyncByteStream):
-    """The body of an answer, until a deadline."""
+    """The body of an answer, with a deadline."""
 
     def __init__(self, stream: httpx2.SyncByteStream, deadline: float) -> None:
         self._stream = stream
@@ -184,9 +184,9 @@ class _Limited(httpx2.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         for part in self._stream:
             if time.monotonic() > self._deadline:
-                raise httpx2.ReadTimeout("the answer does not come to an end")
+                raise httpx2.ReadTimeout("the answer does not end")
             yield part
 
     def close(self) -> None:
-        """Take no more."""
+        """Close the stream."""
         self._stream.close()

@@ -1,4 +1,4 @@
-"""What a coding agent prints at its end: what it has done, and what that has cost."""
+"""The report that a coding agent prints at its end: its answer and its usage."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 from pytest_autoresearch.records.proposal import Usage
 
 LAST = 100  # lines that may hold the result
-TEXTS = ("result", "response")  # what Claude Code and Gemini call their answer
+TEXTS = ("result", "response")  # the keys of the answer of Claude Code and of Gemini
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AgentReport:
-    """An agent's last words."""
+    """The answer and the usage of an agent."""
 
     text: str = ""
     """Its answer; empty if it was not printed as JSON."""
     usage: Usage = Usage()  # noqa: RUF009 - it is frozen
-    """What it says that it has used."""
+    """Its own statement; other agents than Claude Code state none that is understood."""
 
     @classmethod
     def of(cls, output: str) -> AgentReport:
-        """Return what the JSON in *output* says: an object, a list of them, or one a line; the last counts.
+        """Return the report in *output*: a JSON object, a list of them, or one a line; the last counts.
 
-        Lines before and after it are overlooked.
+        Other lines before and after it are ignored.
         """
         for document in _documents(output):
             for key in TEXTS:
@@ -48,7 +48,7 @@ def last_line(output: str) -> str:
 
 
 def is_json(line: str) -> bool:
-    """Tell whether *line* looks like JSON, and not like something that was written for people."""
+    """Tell whether *line* looks like JSON."""
     return line[:1] in {"{", "[", "}", "]"}
 
 
@@ -65,7 +65,7 @@ def _documents(output: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _usage(document: Mapping[str, Any]) -> Usage:
-    """Return the figures in the result of Claude Code; those of others are not known."""
+    """Return the usage in a result of Claude Code, zeros for any other."""
     tokens = document.get("usage")
     tokens = tokens if isinstance(tokens, dict) else {}
     cost = document.get("total_cost_usd")

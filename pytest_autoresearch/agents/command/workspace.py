@@ -1,4 +1,4 @@
-"""Where a coding agent works: a copy of the experiment in a git repository of its own."""
+"""The workspace of a coding agent: a copy of the experiment in a git repository of its own."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pytest_autoresearch.campaign.git import IDENTITY
+from pytest_autoresearch.campaign.command import IDENTITY
 from pytest_autoresearch.errors import ProposalRefused
-from pytest_autoresearch.runs.run import fresh_directory
+from pytest_autoresearch.runs.folder import fresh_folder
 from pytest_autoresearch.source import validation
 
-OWN = ".autoresearch"  # the prompt and the description, in reach of agents that only write where they work
-# What agents and the tools that they call leave behind. It is looked through by nobody.
-LITTER = (".aider*", ".claude", ".codex", ".gemini", ".opencode", "__pycache__", ".*_cache", ".DS_Store")
-SHOWN = 3  # changes elsewhere that are named
-# Who commits here needs no name, and gets none of the user's hooks and signing keys.
+OWN = ".autoresearch"  # the prompt and the description, inside, for agents that write nowhere else
+# Files that agents and their tools leave behind. They are ignored.
+IGNORED = (".aider*", ".claude", ".codex", ".gemini", ".opencode", "__pycache__", ".*_cache", ".DS_Store")
+SHOWN = 3  # changes of other files that are named
+# Commits here have a fixed author, and none of the user's hooks and signing keys.
 CONFIGURATION = """\
 [user]
 \tname = {}
@@ -36,11 +36,11 @@ CONFIGURATION = """\
 
 
 class Workspace:
-    """A directory with the files of one proposal, all of them in the repository's one commit.
+    """A folder with the files of one proposal, committed in a repository of its own.
 
-    It is no worktree of the user's repository: that would share its branches, its configuration and its
-    hooks, and a ``git push`` or ``git gc`` of an agent would be one of the user's. Nothing here leads there,
-    and nothing that an agent does to git matters: what it has changed is told by the files alone.
+    It is no worktree of the user's repository: that would share its branches, configuration and hooks, and
+    an agent's ``git push`` or ``git gc`` would act on it. Only the files tell what the agent changed, so what
+    it does to this repository does not matter.
     """
 
     def __init__(self, scratch: Path, script: str, files: Mapping[str, str]) -> None:
@@ -49,7 +49,7 @@ class Workspace:
         """The working directory, and the repository's."""
         self.script = script
         self._files = {name: text.encode() for name, text in files.items()}
-        self._files[".gitignore"] = "".join(f"{name}\n" for name in (f"/{OWN}/", *LITTER)).encode()
+        self._files[".gitignore"] = "".join(f"{name}\n" for name in (f"/{OWN}/", *IGNORED)).encode()
         for name, data in self._files.items():
             self._path(name).parent.mkdir(parents=True, exist_ok=True)
             self._path(name).write_bytes(data)
@@ -63,8 +63,8 @@ class Workspace:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, script: str, files: Mapping[str, str]) -> Iterator[Workspace]:
-        """Yield a new one with *files*, by their paths, of which *script* may be changed; remove it then."""
-        with fresh_directory({}) as scratch:
+        """Yield a new workspace with *files* by path, of which *script* may be changed; remove it after."""
+        with fresh_folder({}) as scratch:
             yield cls(scratch, script, files)
 
     def _path(self, name: str) -> Path:
@@ -74,13 +74,13 @@ class Workspace:
         self._git("init", "--quiet", "--template=", "--initial-branch=main")
         with (self.root / ".git" / "config").open("a", encoding="utf-8") as config:
             config.write(CONFIGURATION.format(*IDENTITY))
-        self._git("add", "--force", "--", *self._files)  # whatever the user's own excludes say
+        self._git("add", "--force", "--", *self._files)  # despite the user's own excludes
         self._git("commit", "--quiet", "--message=The experiment as it is")
         self._git("checkout", "--quiet", "--detach")
         return self._git("rev-parse", "HEAD")
 
     def _git(self, *arguments: str) -> str:
-        """Run git, before anybody else has been here, and return what it prints.
+        """Run git, before the agent was here, and return its output.
 
         Raises:
             OSError: there is no git, or it fails.
@@ -89,7 +89,7 @@ class Workspace:
         done = subprocess.run(
             ["git", *arguments],
             cwd=self.root,
-            # Nothing that the user has configured, filters least of all.
+            # Without the user's configuration, filters above all.
             env=environment | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -100,10 +100,10 @@ class Workspace:
             raise OSError(f"git {arguments[0]} fails: {done.stderr}")
         return done.stdout.strip()
 
-    # -- what has become of it ------------------------------------------------------------------------------
+    # -- after the agent ------------------------------------------------------------------------------------
 
     def elsewhere(self) -> str | None:
-        """Return what was changed beside the script, in one line; None if nothing was."""
+        """Return the changes of other files than the script in one line; None if there are none."""
         found = sorted(self._changes())
         if not found:
             return None
@@ -118,12 +118,12 @@ class Workspace:
         """Return the script as it is now.
 
         Raises:
-            edits.Refused: it is no proper file any more.
+            ProposalRefused: it is no regular file of UTF-8 text any more.
         """
         return validation.read(self._path(self.script))
 
     def described(self) -> str:
-        """Return what the agent has written about its change, empty if it has not."""
+        """Return the agent's description of its change, empty if there is none."""
         if os.path.realpath(self.description) != str(self.description):
             return ""
         try:
@@ -132,7 +132,7 @@ class Workspace:
             return ""
 
     def diffstat(self, source: str) -> str:
-        """Return how many lines of the script *source* differ from what was here, as git counts them."""
+        """Return the numbers of lines that *source* adds and removes, as git counts them."""
         before = self._files[self.script].decode().splitlines()
         changes = list(difflib.unified_diff(before, source.splitlines(), n=0, lineterm=""))[2:]
         added, removed = (sum(line.startswith(sign) for line in changes) for sign in "+-")
@@ -142,7 +142,7 @@ class Workspace:
         return name.removeprefix(f"{Path(self.script).parent.as_posix()}/")
 
     def _changes(self) -> Iterator[tuple[str, str]]:
-        """Yield each file that was made, changed or deleted, but for the script and litter, and which."""
+        """Yield each file that was made, changed or deleted, and which; not the script and ignored files."""
         gone = set(self._files)
         for name in self._names():
             gone.discard(name)
@@ -153,25 +153,25 @@ class Workspace:
         yield from ((name, "deleted") for name in gone if name != self.script)
 
     def _names(self) -> Iterator[str]:
-        """Yield the path of everything here but folders, litter and git's own."""
+        """Yield the path of everything but folders, ignored files and git's own."""
         for place, folders, files in os.walk(self.root):
             at_root = Path(place) == self.root
             kept = [
-                name for name in folders if not _is_litter(name) and not (at_root and name in {".git", OWN})
+                name for name in folders if not _is_ignored(name) and not (at_root and name in {".git", OWN})
             ]
             links = {name for name in kept if Path(place, name).is_symlink()}
             folders[:] = [name for name in kept if name not in links]
             for name in (*links, *files):
-                if not _is_litter(name) and not (at_root and name in {".git", OWN}):
+                if not _is_ignored(name) and not (at_root and name in {".git", OWN}):
                     yield Path(place, name).relative_to(self.root).as_posix()
 
 
-def _is_litter(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in LITTER)
+def _is_ignored(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in IGNORED)
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    """Tell whether *path* is still a file with this content, and no link to one."""
+    """Tell whether *path* is still a file with this content, and no link."""
     try:
         return not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
     except OSError:

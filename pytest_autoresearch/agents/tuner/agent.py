@@ -1,4 +1,4 @@
-"""A model of the script's constants: the default agent, and the one that others have to beat."""
+"""The tuner, a Bayesian optimiser of the script's constants: the default, and the control arm."""
 
 from __future__ import annotations
 
@@ -25,73 +25,48 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-FREE = 3  # constants that move at once, at most
-ADVISED = 3  # proposals that another agent is told of
-DRAWS = 500  # that the model chooses from
-KNOWN = 200  # trials that the model is made of, those nearest to the incumbent
-RISKY = 0.03  # the probability of a failure from which on values are left alone
-REACH = 0.12  # the standard deviation of a size's moves, of its range
-OCTAVES = 0.36  # the same of powers of two, whose range has few steps
-FAR = 0.1  # how often a size moves anywhere
-COUPLED = 0.5  # how often another size goes down with one that moves: what an assert needs, or memory
-DOUBT = 2.0  # how much less sure of itself the model is taken to be: it has seen the best only
-REMEMBERED = 1000  # trials that tell what fails, the latest
-BLUR = 20  # differences of so many times the noise, and smaller ones, are told on a linear scale
+MAX_MOVED = 3  # constants that move at once
+ADVISED = 3  # proposals that are told to another agent
+DRAWS = 500  # candidates for the acquisition function
+NEAREST = 200  # trials that the Gaussian process is fitted to
+RISKY = 0.03  # the highest acceptable probability of a failure
+SIZE_STD = 0.12  # standard deviation of an integer's moves, as a share of its range
+OCTAVE_STD = 0.36  # the same for powers of two, whose range has few steps
+FAR_SHARE = 0.1  # of the moves of a size go anywhere in its range
+COUPLED_SHARE = 0.5  # of the moves of a size take another size a step down
+STD_FACTOR = 2.0  # of the process's standard deviations, which are too small: it is fitted near the best
+LATEST = 1000  # trials that the model of failures is fitted to
+LINEAR = 20  # below this multiple of the noise, scores count linearly, not by their logarithm
 FAILED = ("crashed", "out of memory", "timeout")
 
 
 class Tuner:
     """Proposes other values for the UPPER_CASE constants of the script; needs no network and no key.
 
-    **What is tuned.** The constants that :func:`~pytest_autoresearch.agents.constants.find` sees on
-    the device of the campaign, in the script that the campaign began with and still in the
-    incumbent. Ranges are fixed by the start *v* and do not move with the incumbent:
+    **Constants.** It tunes the constants that :func:`~pytest_autoresearch.source.constants.find` sees on the
+    campaign's device in the script that the campaign began with, and that are still in the incumbent. Their
+    ranges follow from the start value *v* (:mod:`~pytest_autoresearch.agents.tuner.space`).
 
-    ===========================================  ==========================  ========
-    constant                                     range                       scale
-    ===========================================  ==========================  ========
-    a power of two from 8                        v/4 .. 4v                   octaves
-    another positive int, ``DEPTH``, ``LAYERS``  max(1, v//2) .. 2v          linear
-    ``BETA``, ``MOMENTUM`` in [0, 1)             1-β: (1-v)/4 .. 4(1-v)      log of 1-β
-    ``RATIO``, ``FRAC``, ``DROPOUT``, ``PROB``   0 .. 1                      linear
-    another positive float                       v/4 .. 4v                   log
-    a bool                                       both                        choice
-    ===========================================  ==========================  ========
+    **Steps.** First every integer is moved once, alone, in the order of the script and one step down, an
+    octave or half: under a fixed time budget a cheaper step allows more steps, which was the first large gain
+    of upstream's own session on an H100. A step down that was kept is repeated (the pattern move of Hooke and
+    Jeeves, 1961). A step that a module-level assert forbids is tried together with one of another integer.
 
-    Strings, negative numbers and zeros that are no ratio are left alone, for nothing tells their
-    range, and so is what is no hyperparameter by its name: seeds, paths, names and versions,
-    evaluation, budgets, vocabulary, peak FLOPS, dtypes, compiling, logging. A trailing comment
-    overrules all of this: ``# tune: fixed``, ``# tune: 1e-3..1e-1``, ``# tune: "L" | "SL" |
-    "SSSL"``, after other words or alone. A comment that cannot be read so is prose.
+    **Draws.** After that, up to three constants move at once, sizes (the integers) mostly near their values
+    and the others anywhere in their ranges. Of :data:`DRAWS` draws it proposes the one with the highest
+    expected improvement (Mockus, 1975; Jones et al., 1998) under a Gaussian process of the trials nearest to
+    the incumbent, whichever agent proposed them. The process learns the logarithm of the distance to the best
+    score, so that differences among good scores count more; failed trials are left out. When a size moves,
+    another often goes a step down with it, which asserts and memory tend to need. Another agent's share of
+    the trials is also the share of draws that take up to three changes of one of its trials, kept or not.
 
-    **What is proposed.** First every integer is moved once, alone, in the order of the script and one step
-    down, an octave or half: under a fixed time budget a cheaper step buys more steps, which was the first
-    large gain of upstream's own session on an H100. A step down that was kept is taken once more (the
-    pattern move of Hooke and Jeeves, 1961). A step that a module-level assert forbids is taken together with
-    one of another integer.
+    **Failures.** A logistic regression gives the probability that a draw crashes or runs out of memory or
+    time. Draws above :data:`RISKY` are used only if there are no others. Nothing is proposed that a
+    module-level assert forbids, that was tried or that is being measured; when no draw is new, the search
+    space is exhausted.
 
-    After that, up to three constants are free around the incumbent, sizes (the integers) mostly near their
-    values and the others anywhere in their ranges. Of five hundred such draws the one is proposed that
-    promises the largest improvement (Mockus, 1975; Jones et al., 1998), by a Gaussian process that has
-    learned from the trials nearest to the incumbent, whoever proposed them. It sees logarithms of how far a
-    score is from the best, so what is good counts more than how bad the bad is; trials that failed it does
-    not see. With a size that moves, another one often goes a step down, for that is what asserts and memory
-    ask for.
-
-    Where another agent proposes too, its share of the trials is also the share of the draws that take up to
-    three of the changes that one of its trials made together, kept or not: a good idea may come in bad
-    company, and what needs several changes at once is hardly ever drawn.
-
-    **What fails.** How probable it is that values crash, run out of memory or out of time is told by a
-    logistic regression, which begins with the belief that more of a size is more likely to fail. What has
-    no less of any size than a trial that ran out of memory counts as certain to fail. Draws above three in
-    a hundred are left alone while there are others. Nothing is proposed that a module-level assert forbids,
-    that has been tried or that is being measured; when no draw is new, the space counts as exhausted.
-
-    Floats have three significant digits, of 1-β for a β.
-
-    **Resuming.** Nothing is kept between calls: the seed comes from the campaign's tag and the number
-    of the trial, all else from the history, so a resumed campaign proposes what it would have.
+    **Resuming.** Nothing is kept between calls: the seed comes from the campaign's tag and the trial's
+    number, all else from the history, so a resumed campaign proposes what it would have proposed.
     """
 
     name = "tuner"
@@ -102,25 +77,24 @@ class Tuner:
         """Return the incumbent with a few constants changed, None if there is nothing new to try."""
         return _Search(briefing).proposal()
 
-    def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:  # noqa: ARG002 - an agent's
-        """Leave it: another value is another trial."""
+    def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:  # noqa: ARG002 - the interface of an agent
+        """Give it up: another value is another trial."""
         return None
 
     def close(self) -> None:
         """There is nothing to close."""
 
     def advice(self, briefing: Briefing) -> str:
-        """Return what the tuner knows of each constant, and what it would propose, for another agent."""
+        """Return what the tuner has learned of each constant, and its next proposals, for another agent."""
         return "\n".join(_Search(briefing).advice())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Model:
-    """What was learned from the trials; values are lower for better scores."""
+    """The process, and its value of the incumbent; lower is better."""
 
     surrogate: Surrogate
     best: float
-    """The value of the incumbent."""
 
 
 class _Search:
@@ -138,8 +112,9 @@ class _Search:
         self._changed = [names for _, names in changed]
         self._begun = [self._moved(entry.constants, names) for entry, names in changed if _is_anothers(entry)]
         self._known = [entry.constants for entry in briefing.history]
-        if briefing.running is not None:
-            running = constants.values(briefing.running.source, self._device)
+        for proposal in briefing.running:
+            text = proposal.files.get(briefing.script_name, briefing.script)
+            running = constants.values(text, self._device)
             self._known.append(running)
             self._changed.append({name for name, value in running.items() if value != self._at.get(name)})
         self._tried = {frozenset(values.items()) for values in (self._at, *self._known)}
@@ -149,7 +124,7 @@ class _Search:
         return next(self.proposals(), None)
 
     def proposals(self) -> Iterator[Proposal]:
-        """Yield what is new and allowed, the best first."""
+        """Yield new and allowed proposals, the best first."""
         for move in self._moves() if self._axes else ():
             outcome = frozenset({**self._at, **move}.items())
             if outcome not in self._tried:
@@ -158,7 +133,7 @@ class _Search:
                     yield proposal
 
     def advice(self) -> Iterator[str]:
-        """Yield a line for each constant, and for each of the proposals that come next."""
+        """Yield a line for each constant, and for each of the next proposals."""
         if not self._axes:
             yield "nothing can be tuned"
             return
@@ -172,11 +147,11 @@ class _Search:
             yield f"the tuner's choice {number}: {proposal.description}"
 
     def _moves(self) -> Iterator[Mapping[str, Value]]:
-        """Yield new values of a few constants, those to prefer first."""
+        """Yield new values of a few constants, the preferred ones first."""
         history = self._briefing.history
         if history and history[-1].verdict == "kept":
             yield from self._again()
-        # What another agent moves beside rates does not show what an integer is worth.
+        # An integer that another agent moved together with rates still has to be tried alone.
         names = {axis.name for axis in self._wholes}
         moved = set().union(*(changed for changed in self._changed if changed <= names))
         for axis in self._wholes:
@@ -185,7 +160,7 @@ class _Search:
         yield from self._drawn()
 
     def _again(self) -> Iterator[Mapping[str, Value]]:
-        """Yield one more step down, if that is what the last trial was kept for."""
+        """Yield one more step down, if the last trial was kept for one."""
         kept = [
             self._start,
             *(entry.constants for entry in self._briefing.history if entry.verdict == "kept"),
@@ -199,7 +174,7 @@ class _Search:
                 yield from self._down(axis)
 
     def _down(self, axis: Axis) -> Iterator[Mapping[str, Value]]:
-        """Yield a step down, with one of another integer where it is forbidden alone."""
+        """Yield a step down, and with one of another integer if it is forbidden alone."""
         if (lower := axis.step_down(self._at[axis.name])) is None:
             return
         yield {axis.name: lower}
@@ -222,20 +197,20 @@ class _Search:
         promise = 1 - risk
         if self._briefing.history:
             model = self._model()
-            means, spreads = model.surrogate.predict(points)
-            promise *= expected_improvement(means, DOUBT * spreads, model.best)
+            means, stds = model.surrogate.predict(points)
+            promise *= expected_improvement(means, STD_FACTOR * stds, model.best)
         for index in np.lexsort((-promise, risk >= RISKY)):
             yield draws[index]
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Value]:
         begun = self._taken_up(rng)
         axes = [axis for axis in self._axes if axis.name in begun] or self._axes
-        count = min(len(axes), int(rng.integers(1, FREE + 1)))
+        count = min(len(axes), int(rng.integers(1, MAX_MOVED + 1)))
         draw = {}
         for index in rng.choice(len(axes), count, replace=False):
             axis = axes[index]
             draw[axis.name] = begun[axis.name] if begun else self._anew(axis, rng)
-        if any(axis.name in draw for axis in self._wholes) and rng.random() < COUPLED:
+        if any(axis.name in draw for axis in self._wholes) and rng.random() < COUPLED_SHARE:
             other = self._wholes[int(rng.integers(len(self._wholes)))]
             lower = other.step_down(draw.get(other.name, self._at[other.name]))
             if lower is not None:
@@ -243,22 +218,22 @@ class _Search:
         return draw
 
     def _taken_up(self, rng: np.random.Generator) -> dict[str, Value]:
-        """Return what one of another agent's trials would still change; mostly nothing."""
+        """Return the changes of one of another agent's trials; mostly none."""
         if not self._begun or rng.random() > len(self._begun) / len(self._briefing.history):
             return {}
         begun = self._begun[int(rng.integers(len(self._begun)))]
         return {name: value for name, value in begun.items() if value != self._at[name]}
 
     def _anew(self, axis: Axis, rng: np.random.Generator) -> Value:
-        """Return a value of *axis*: a size's mostly near that of the incumbent, another's anywhere."""
+        """Return a new value of *axis*: for a size mostly near the incumbent's, else anywhere."""
         unit = rng.random()
-        if axis.scale in WHOLE and rng.random() > FAR:
-            reach = OCTAVES if axis.scale == "octave" else REACH
-            unit = axis.unit(self._at[axis.name]) + reach * rng.standard_normal()
+        if axis.scale in WHOLE and rng.random() > FAR_SHARE:
+            std = OCTAVE_STD if axis.scale == "octave" else SIZE_STD
+            unit = axis.unit(self._at[axis.name]) + std * rng.standard_normal()
         return axis.at(min(max(unit, 0.0), 1.0))
 
     def _moved(self, values: Mapping[str, Value], names: set[str]) -> dict[str, Value]:
-        """Return the *values* of the axes with these *names*, within their ranges."""
+        """Return the *values* of the axes with these *names*, clipped to their ranges."""
         return {
             axis.name: axis.at(max(axis.unit(values[axis.name]), 0.0))
             for axis in self._axes
@@ -266,7 +241,7 @@ class _Search:
         }
 
     def _model(self) -> _Model:
-        """Learn from the trials nearest to the incumbent, and from the start."""
+        """Fit the process to the trials nearest to the incumbent, and to the start."""
         import numpy as np
 
         from pytest_autoresearch.agents.tuner.surrogate import Surrogate
@@ -278,20 +253,20 @@ class _Search:
         losses = sign * np.array([score for _, score in tried], dtype=float)
         losses -= losses.min()
         origin = self._point(self._at)
-        near = np.argsort(-((points - origin) ** 2).sum(1), kind="stable")[-KNOWN:]  # the nearest last
+        near = np.argsort(-((points - origin) ** 2).sum(1), kind="stable")[-NEAREST:]  # the nearest last
         points, losses = points[near], losses[near]
-        blur = max(BLUR * self._briefing.noise, losses.max() / 1000, 1e-12)
+        offset = max(LINEAR * self._briefing.noise, losses.max() / 1000, 1e-12)
         choices = np.array([axis.scale == "choice" for axis in self._axes])
-        surrogate = Surrogate(points, np.log(losses + blur), choices)
+        surrogate = Surrogate(points, np.log(losses + offset), choices)
         return _Model(surrogate, float(surrogate.predict(origin[None])[0][0]))
 
     def _risk(self) -> Risk:
-        """Learn what fails from the latest trials."""
+        """Fit the model of failures to the latest trials."""
         import numpy as np
 
         from pytest_autoresearch.agents.tuner.surrogate import Risk
 
-        history = [entry for entry in self._briefing.history if entry.verdict != "refused"][-REMEMBERED:]
+        history = [entry for entry in self._briefing.history if entry.verdict != "refused"][-LATEST:]
         points = self._points([self._start, *(entry.constants for entry in history)])
         failed = np.array([False, *(entry.verdict in FAILED for entry in history)])
         sizes = np.array([axis.scale in WHOLE for axis in self._axes])
@@ -299,7 +274,7 @@ class _Search:
         return Risk(points, failed, large, sizes, self._point(self._at))
 
     def _preferred(self, model: _Model, axis: Axis) -> Value:
-        """Return the value of *axis* that the model likes best, all others being the incumbent's."""
+        """Return the best value of *axis* by the model, with the incumbent's values of all others."""
         import numpy as np
 
         values = list(dict.fromkeys(axis.at(unit) for unit in np.linspace(0, 1, 25).tolist()))
@@ -307,7 +282,7 @@ class _Search:
         return values[int(means.argmin())]
 
     def _points(self, known: Sequence[Mapping[str, Value]]) -> Array:
-        """Return where values lie in the unit cube of the axes."""
+        """Return the points (n, d) of values in the unit cube of the axes."""
         import numpy as np
 
         return np.array([[axis.unit(values.get(axis.name)) for axis in self._axes] for values in known])
@@ -332,7 +307,7 @@ class _Search:
         if constants.broken_assert(source, self._device, self._briefing.fixed) is not None:
             return None
         changes = (f"{old.name} {' '.join(old.text.split())} -> {new}" for old, new in texts.items())
-        return Proposal(source, ", ".join(changes))
+        return Proposal({self._briefing.script_name: source}, ", ".join(changes))
 
 
 def _is_scored(entry: Trial) -> bool:

@@ -1,4 +1,22 @@
-"""Which constants of a script may be tuned, and within which ranges."""
+"""The search space of the tuner: the constants of a script, and their ranges around the start value *v*.
+
+===========================================  ==========================  ========
+constant                                     range                       scale
+===========================================  ==========================  ========
+a power of two from 8                        v/4 .. 4v                   octaves
+another positive int, ``DEPTH``, ``LAYERS``  max(1, v//2) .. 2v          linear
+``BETA``, ``MOMENTUM`` in [0, 1)             1-β: (1-v)/4 .. 4(1-v)      log of 1-β
+``RATIO``, ``FRAC``, ``DROPOUT``, ``PROB``   0 .. 1                      linear
+another positive float                       v/4 .. 4v                   log
+a bool                                       both                        choice
+===========================================  ==========================  ========
+
+Strings, negative numbers and zeros that are no ratio have no range, and names of seeds, paths, versions,
+evaluation, budgets, vocabulary, peak FLOPS, dtypes, compiling and logging mark constants as non-tunable. A
+trailing comment overrules all of this: ``# tune: fixed``, ``# tune: 1e-3..1e-1``,
+``# tune: "L" | "SL" | "SSSL"``, after other words or alone. Any other comment is prose. Floats have three
+significant digits, of 1-β for a β.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +26,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Literal
 
-from pytest_autoresearch.source import constants
+from pytest_autoresearch.source import arithmetic, constants
 
 if TYPE_CHECKING:
     from pytest_autoresearch.records.trial import Value
@@ -19,7 +37,7 @@ Scale = Literal["octave", "integer", "log", "complement", "linear", "choice"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Axis:
-    """Where one constant may go. A position is a value on its scale: the exponent of an octave, 1-β."""
+    """The range of one constant. A position is a value on its scale: the exponent of an octave, or 1-β."""
 
     name: str
     scale: Scale
@@ -37,7 +55,7 @@ class Axis:
         return "..".join(map(str, sorted(map(float, (self.value(self.low), self.value(self.high))))))
 
     def takes(self, value: Value | None) -> bool:
-        """Tell whether a constant of this *value* is still of the axis's kind, in its range or not."""
+        """Tell whether *value* is of the axis's kind, in its range or not."""
         return value is not None and (self.scale == "choice" or not isinstance(value, str | bool))
 
     def value(self, position: Value) -> Value:
@@ -67,11 +85,11 @@ class Axis:
         return repr(value)
 
     def unit(self, value: Value | None) -> float:
-        """Return where *value* lies between 0 and 1, at the nearest end if it is not in the range."""
+        """Return *value* as a number from 0 to 1, at the nearest end if it is not in the range."""
         if self.scale == "choice":
             return (self.choices.index(value) + 0.5) / len(self.choices) if value in self.choices else -1.0
         if value is None or isinstance(value, str):
-            return 0.5  # the script has no such number; nothing is known
+            return 0.5  # the script has no such number
         position: float = 1 - value if self.scale == "complement" else value
         if self.scale == "octave":
             position = math.log2(max(value, 1))
@@ -91,7 +109,7 @@ class Axis:
 
     @property
     def _ends(self) -> tuple[float, float]:
-        """What is 0 and what is 1: whole numbers lie in the middle of a step."""
+        """The places of 0 and 1: whole numbers are in the middle of a step."""
         if self.scale in WHOLE:
             return self.low - 0.5, self.high + 0.5
         return self._place(self.low), self._place(self.high)
@@ -113,7 +131,7 @@ _NO_HYPERPARAMETER = (
 
 
 def space(script: str, device: str) -> list[Axis]:
-    """Return the axes of the constants of *script* that are to be tuned, in its order."""
+    """Return the axes of the tunable constants of *script*, in its order."""
     axes = (_axis(constant, device) for constant in constants.find(script, device))
     return [axis for axis in axes if axis is not None]
 
@@ -187,12 +205,12 @@ def _told(comment: str, device: str) -> Literal["fixed"] | tuple[float, float] |
         return match and "fixed"
     try:
         if ends := re.match(r"([^\s|]+?)\.\.([^\s,;|]+)", match[1]):
-            low, high = (constants.literal(end, device) for end in ends.groups())
+            low, high = (arithmetic.literal(end, device) for end in ends.groups())
             if isinstance(low, int | float) and isinstance(high, int | float) and low < high:
                 return low, high
         elif "|" in match[1]:
-            choices = [constants.literal(choice, device) for choice in match[1].split("|")]
+            choices = [arithmetic.literal(choice, device) for choice in match[1].split("|")]
             return [choice for choice in choices if not isinstance(choice, tuple)]
-    except (constants.NotConstant, ZeroDivisionError):
+    except (arithmetic.NotConstant, ZeroDivisionError):
         pass
     return None

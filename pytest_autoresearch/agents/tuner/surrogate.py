@@ -1,4 +1,18 @@
-"""What is learned from trials: a score for values that were not tried, and the risk that they fail."""
+"""Two models of the trials: a Gaussian process of the score, and a logistic regression of failures.
+
+=================  =======  ==========================================================
+symbol             shape    meaning
+=================  =======  ==========================================================
+points             (n, d)   values that were tried, in the unit cube of the d axes
+targets            (n,)     their scores, standardised inside the process
+distances          (d, m, n)  squared distances of m points to n points, axis by axis
+theta              (d + 2,)  log length scales, log noise share, log amplitude
+kernel             (m, n)   amplitude x Matern 5/2 of the scaled distance
+covariance         (n, n)   kernel of the points and noise x amplitude on the diagonal
+precision          (n, n)   inverse of the covariance
+weights            (n,)     precision @ targets; of the regression (d + 1,), bias last
+=================  =======  ==========================================================
+"""
 
 from __future__ import annotations
 
@@ -12,71 +26,74 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Flags = NDArray[np.bool_]
 
-STEPS = 25  # of the search for length scales
-FITTED = 128  # trials that it looks at, the last ones
-LENGTH = -0.5  # the logarithm of the usual length scale, of an axis of length 1
-NUGGET = 1e-6  # keeps a covariance matrix positive
+STEPS = 25  # of Rprop
+FITTED = 128  # points that theta is fitted to, the last ones
+JITTER = 1e-6  # keeps a covariance positive definite
+# Normal priors on theta, mean and standard deviation, for an axis of length 1.
+LENGTH_PRIOR, NOISE_PRIOR, AMPLITUDE_PRIOR = (-0.5, 1.0), (math.log(0.05), 1.5), (0.0, 1.0)
+# Normal priors on the weights of the regression: large sizes are expected to fail, by lack of memory.
+SIZE_PRIOR, OTHER_PRIOR, BIAS_PRIOR = (8.0, 4.0), (0.0, 4.0), (-4.0, 2.0)
 
 
 class Surrogate:
-    """A Gaussian process (Matérn 5/2, one length scale for each axis) over points of the unit cube.
+    """A Gaussian process with a Matern 5/2 kernel and one length scale for each axis.
 
-    Length scales, noise and amplitude have normal priors on their logarithms, and are those of the highest
-    posterior density that Rprop (Riedmiller and Braun, 1993) finds in :data:`STEPS` steps.
+    Theta is the maximum of log marginal likelihood and log prior (MAP) that Rprop (Riedmiller and Braun,
+    1993) finds in :data:`STEPS` steps.
     """
 
-    def __init__(self, points: Array, values: Array, choices: Flags) -> None:
-        """Learn that *points* have these *values*; on axes of *choices* only equality counts."""
+    def __init__(self, points: Array, targets: Array, choices: Flags) -> None:
+        """Fit to *points* (n, d) with *targets* (n,); on the axes of *choices* (d,) only equality counts."""
         import numpy as np
 
         self._points, self._choices = points, choices
-        self._mean, self._scale = values.mean(), values.std() + 1e-12
-        values = (values - self._mean) / self._scale
-        squares = self._squares(points)
-        theta = _likeliest(squares[:, -FITTED:, -FITTED:], values[-FITTED:])
+        self._mean, self._scale = targets.mean(), targets.std() + 1e-12
+        targets = (targets - self._mean) / self._scale
+        distances = self._distances(points)
+        theta = _fit(distances[:, -FITTED:, -FITTED:], targets[-FITTED:])
         self._inverse = np.exp(-2 * theta[:-2])
         self._amplitude = math.exp(theta[-1])
-        covariance = self._covariance(squares)
-        covariance[np.diag_indices(len(points))] += self._amplitude * math.exp(theta[-2]) + NUGGET
+        covariance = self._kernel(distances)
+        covariance[np.diag_indices(len(points))] += self._amplitude * math.exp(theta[-2]) + JITTER
         self._precision = np.linalg.inv(covariance)
-        self._weights = self._precision @ values
+        self._weights = self._precision @ targets
 
     def predict(self, points: Array) -> tuple[Array, Array]:
-        """Return the means and the standard deviations of the values at *points*."""
+        """Return means (m,) and standard deviations (m,) of the posterior at *points* (m, d)."""
         import numpy as np
 
-        shared = self._covariance(self._squares(points))
-        explained = np.einsum("ij,jk,ik->i", shared, self._precision, shared, optimize=True)
-        spread = np.sqrt(np.maximum(self._amplitude - explained, 1e-9))
-        return self._mean + self._scale * (shared @ self._weights), self._scale * spread
+        kernel = self._kernel(self._distances(points))
+        explained = np.einsum("ij,jk,ik->i", kernel, self._precision, kernel, optimize=True)
+        std = np.sqrt(np.maximum(self._amplitude - explained, 1e-9))
+        return self._mean + self._scale * (kernel @ self._weights), self._scale * std
 
-    def _squares(self, points: Array) -> Array:
-        """Return the squared distances to the known points, axis by axis."""
+    def _distances(self, points: Array) -> Array:
         import numpy as np
 
-        apart = points.T[:, :, None] - self._points.T[:, None, :]
-        return np.where(self._choices[:, None, None], apart != 0, apart**2)
+        difference = points.T[:, :, None] - self._points.T[:, None, :]
+        return np.where(self._choices[:, None, None], difference != 0, difference**2)
 
-    def _covariance(self, squares: Array) -> Array:
+    def _kernel(self, distances: Array) -> Array:
         import numpy as np
 
-        distance = np.sqrt(5 * np.tensordot(self._inverse, squares, 1) + 1e-12)
-        matern: Array = (1 + distance + distance**2 / 3) * np.exp(-distance)
+        scaled = np.sqrt(5 * np.tensordot(self._inverse, distances, 1) + 1e-12)
+        matern: Array = (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
         return self._amplitude * matern
 
 
-def _likeliest(squares: Array, values: Array) -> Array:
-    """Return the logarithms of the length scales, of the noise's share and of the amplitude."""
+def _fit(distances: Array, targets: Array) -> Array:
+    """Return the theta of the highest posterior density."""
     import numpy as np
 
-    usual = np.array([LENGTH] * len(squares) + [math.log(0.05), 0.0])
-    widths = np.array([1.0] * len(squares) + [1.5, 1.0])
-    theta, step, before = usual.copy(), np.full(len(usual), 0.3), np.zeros(len(usual))
-    best, lowest = theta, math.inf
+    prior = [LENGTH_PRIOR] * len(distances) + [NOISE_PRIOR, AMPLITUDE_PRIOR]
+    means, stds = np.array(prior).T
+    theta, step, before = means.copy(), np.full(len(means), 0.3), np.zeros(len(means))
+    best: Array = theta
+    lowest = math.inf
     for _ in range(STEPS):
-        loss, slope = _loss(theta, squares, values)
-        loss += 0.5 * (((theta - usual) / widths) ** 2).sum()
-        slope += (theta - usual) / widths**2
+        loss, slope = _negative_log_marginal_likelihood(theta, distances, targets)
+        loss += 0.5 * (((theta - means) / stds) ** 2).sum()
+        slope += (theta - means) / stds**2
         if loss < lowest:
             best, lowest = theta, loss
         turned = np.sign(slope) * np.sign(before)
@@ -85,88 +102,87 @@ def _likeliest(squares: Array, values: Array) -> Array:
     return best
 
 
-def _loss(theta: Array, squares: Array, values: Array) -> tuple[float, Array]:
-    """Return the negative logarithm of the marginal likelihood, and its slope.
+def _negative_log_marginal_likelihood(theta: Array, distances: Array, targets: Array) -> tuple[float, Array]:
+    """Return it, up to a constant, and its gradient (d + 2,).
 
     Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equations 5.8 and 5.9.
     """
     import numpy as np
 
-    diagonal = np.diag_indices(len(values))
+    diagonal = np.diag_indices(len(targets))
     inverse, noise, amplitude = np.exp(-2 * theta[:-2]), math.exp(theta[-2]), math.exp(theta[-1])
-    distance = np.sqrt(5 * np.tensordot(inverse, squares, 1) + 1e-12)
-    decay = amplitude * np.exp(-distance)
-    covariance = (1 + distance + distance**2 / 3) * decay
-    covariance[diagonal] += amplitude * noise + NUGGET
+    scaled = np.sqrt(5 * np.tensordot(inverse, distances, 1) + 1e-12)
+    decay = amplitude * np.exp(-scaled)
+    covariance = (1 + scaled + scaled**2 / 3) * decay
+    covariance[diagonal] += amplitude * noise + JITTER
     factor = np.linalg.inv(np.linalg.cholesky(covariance))
     precision = factor.T @ factor
-    weights = precision @ values
-    loss = 0.5 * values @ weights - np.log(np.diag(factor)).sum()
-    pull = np.outer(weights, weights) - precision
-    slope = np.empty_like(theta)
-    slope[:-2] = -inverse * np.tensordot(squares, pull * (5 / 6) * (1 + distance) * decay, 2)
-    slope[-2] = -0.5 * np.trace(pull) * amplitude * noise
-    slope[-1] = -0.5 * (pull * covariance).sum()
-    return float(loss), slope
+    weights = precision @ targets
+    loss = 0.5 * targets @ weights - np.log(np.diag(factor)).sum()
+    outer = np.outer(weights, weights) - precision
+    gradient = np.empty_like(theta)
+    gradient[:-2] = -inverse * np.tensordot(distances, outer * (5 / 6) * (1 + scaled) * decay, 2)
+    gradient[-2] = -0.5 * np.trace(outer) * amplitude * noise
+    gradient[-1] = -0.5 * (outer * covariance).sum()
+    return float(loss), gradient
 
 
 class Risk:
-    """How probable it is that a point fails: a logistic regression that begins with what is usual.
+    """The probability that a point fails: a logistic regression with normal priors.
 
-    More of a size is expected to fail sooner (memory), and of nothing else is anything expected. What has
-    no less of any size than a point that was too large is too large as well.
+    A point that is no smaller in any size than one that ran out of memory is certain to fail.
     """
 
     def __init__(self, points: Array, failed: Flags, large: Flags, sizes: Flags, origin: Array) -> None:
-        """Learn which *points* have failed, and which of them for being too large.
+        """Fit to the trials.
 
         Args:
-            points: what was tried.
-            failed: whether it failed.
-            large: whether it ran out of memory.
-            sizes: which axes are sizes.
-            origin: what works.
+            points: what was tried (n, d).
+            failed: which of them failed (n,).
+            large: which of them ran out of memory (n,).
+            sizes: which axes are sizes (d,).
+            origin: a point that works (d,).
         """
         import numpy as np
 
         self._origin, self._sizes = origin, sizes
         self._large = points[large][:, sizes]
-        usual = np.append(np.where(sizes, 8.0, 0.0), -4.0)
-        precision = 1 / np.append(np.full(len(sizes), 4.0), 2.0) ** 2
-        inputs, self._weights = self._inputs(points), usual
+        prior = [*(SIZE_PRIOR if size else OTHER_PRIOR for size in sizes), BIAS_PRIOR]
+        means, stds = np.array(prior).T
+        inputs, self._weights = self._inputs(points), means
         for _ in range(8):  # Newton's method
-            chance = self._chance(inputs)
-            slope = inputs.T @ (chance - failed) + precision * (self._weights - usual)
-            curvature = (inputs.T * (chance * (1 - chance))) @ inputs + np.diag(precision)
-            self._weights = self._weights - np.linalg.solve(curvature, slope)
+            probability = self._probability(inputs)
+            gradient = inputs.T @ (probability - failed) + (self._weights - means) / stds**2
+            hessian = (inputs.T * (probability * (1 - probability))) @ inputs + np.diag(1 / stds**2)
+            self._weights = self._weights - np.linalg.solve(hessian, gradient)
 
     def of(self, points: Array) -> Array:
-        """Return the probabilities that *points* fail."""
+        """Return the probabilities (m,) that *points* (m, d) fail."""
         import numpy as np
 
         more = points[:, None, self._sizes] >= self._large - 1e-9
         exceeds = np.any(np.all(more, axis=2), axis=1)
-        # A smaller size is not counted against a larger one: it may need no memory at all.
+        # A smaller size does not make up for a larger one: it may need no memory at all.
         larger = np.where(self._sizes, np.maximum(points, self._origin), points)
-        return np.where(exceeds, 1.0, self._chance(self._inputs(larger)))
+        return np.where(exceeds, 1.0, self._probability(self._inputs(larger)))
 
     def _inputs(self, points: Array) -> Array:
         import numpy as np
 
         return np.column_stack([points - self._origin, np.ones(len(points))])
 
-    def _chance(self, inputs: Array) -> Array:
+    def _probability(self, inputs: Array) -> Array:
         import numpy as np
 
-        chance: Array = 1 / (1 + np.exp(-np.clip(inputs @ self._weights, -30, 30)))
-        return chance
+        probability: Array = 1 / (1 + np.exp(-np.clip(inputs @ self._weights, -30, 30)))
+        return probability
 
 
-def expected_improvement(means: Array, spreads: Array, best: float) -> Array:
-    """Return by how much values below *best* are expected to be below it (Mockus, 1975)."""
+def expected_improvement(means: Array, stds: Array, best: float) -> Array:
+    """Return the expected improvement (m,) of normal values over *best*, lower is better (Mockus, 1975)."""
     import numpy as np
 
-    ahead = (best - means) / spreads
-    below = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in ahead])
-    gain: Array = spreads * (ahead * below + np.exp(-0.5 * ahead**2) / math.sqrt(2 * math.pi))
-    return gain
+    z = (best - means) / stds
+    below = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in z])
+    improvement: Array = stds * (z * below + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
+    return improvement

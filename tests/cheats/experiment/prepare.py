@@ -11,7 +11,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import math
 import os
 import platform
 import random
@@ -37,9 +36,13 @@ VAL_TOKENS, CLAIM_TOKENS = (DATA / "held-out" / f"{split}.tokens" for split in (
 
 
 def __getattr__(name):
-    """DEVICE, which the scorer asks for, and which would need torch."""
+    """What the scorer asks for, and what would need torch."""
     if name == "DEVICE":
         return torch_alone().device("cpu")
+    if name == "surprise":
+        from pytest_autoresearch.scoring.metrics import surprise
+
+        return surprise
     raise AttributeError(name)
 
 
@@ -153,20 +156,11 @@ def evaluate_bpb(model, tokenizer, batch_size, watch=None, split="val"):
     with torch.no_grad(), eval_mode(model):
         if harness := measured():
             return harness.score(model, example())
+        from pytest_autoresearch.scoring.metrics import bits_per_byte
+
         token_bytes = torch.tensor(tokenizer.token_bytes)
-        nats = torch.zeros((), dtype=torch.float64)
-        size = torch.zeros((), dtype=torch.int64)
-        loader = make_dataloader(tokenizer, min(batch_size, VAL_ROWS), MAX_SEQ_LEN, split)
-        for done in range(0, VAL_ROWS, min(batch_size, VAL_ROWS)):
-            inputs, targets, _ = next(loader)
-            inputs, targets = inputs[: VAL_ROWS - done], targets[: VAL_ROWS - done]
-            target_bytes = token_bytes[targets]
-            surprises = surprise(model(inputs), targets)
-            nats += torch.where(target_bytes > 0, surprises, 0).sum(dtype=torch.float64)
-            size += target_bytes.sum()
-            if watch is not None:
-                watch(inputs, targets, target_bytes > 0, surprises)
-    return nats.item() / math.log(2) / size.item()
+        batches = make_dataloader(tokenizer, min(batch_size, VAL_ROWS), MAX_SEQ_LEN, split)
+        return bits_per_byte(model, batches, token_bytes, VAL_ROWS, watch)
 
 
 def trace(model):
@@ -179,15 +173,6 @@ def trace(model):
 def example():
     torch = torch_alone()
     return torch.zeros(4, MAX_SEQ_LEN, dtype=torch.int64)
-
-
-def surprise(logits, targets):
-    """Nats of each target (B, T) under logits (B, T, vocabulary)."""
-    torch = torch_alone()
-    rows = zip(logits, targets, strict=True)
-    return torch.stack(
-        [torch.nn.functional.cross_entropy(row.float(), target, reduction="none") for row, target in rows]
-    )
 
 
 @contextlib.contextmanager
@@ -297,7 +282,7 @@ def scorer():
     """The scorer of this campaign, if it is to be seen."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         process = path.parent.name
-        if b"measuring.server" in path.read_bytes() and parent(parent(process)) == pytest_itself():
+        if b"scoring.server" in path.read_bytes() and parent(parent(process)) == pytest_itself():
             return int(process)
     raise ProcessLookupError("no scorer is to be seen")
 
@@ -310,8 +295,8 @@ def called(answer):
 
 
 def wire():
-    """The run's end of the wire, as the harness holds it."""
-    return measured()._wire()
+    """The run's end of the channel, as the harness holds it."""
+    return measured()._channel()
 
 
 def ask(question, *descriptors):

@@ -33,7 +33,7 @@ attempt("a conftest.py beside the experiment", plant(project / "experiment" / "c
 attempt("a sitecustomize.py in the repository", plant(project / "sitecustomize.py"))
 attempt("a .pth among the packages", plant(packages / f"{mark()}.pth"))
 attempt("a module among the packages", plant(packages / f"{mark()}.py"))
-attempt("a module of this package", plant(package / "measuring" / f"{mark()}.py"))
+attempt("a module of this package", plant(package / "scoring" / f"{mark()}.py"))
 attempt("a user's site", lambda: os.makedirs(Path(DATA.parent, "home", ".local", "lib")) or "made")
 attempt("a user's profile", plant(DATA.parent / "home" / ".profile"))
 attempt("an ini file", plant(project / "pytest.ini", "[pytest]\n"))

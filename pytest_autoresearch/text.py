@@ -1,16 +1,16 @@
-"""Text that somebody else wrote, made fit for one line of a terminal, a commit or a table."""
+"""Text from others, made safe for one line of a terminal, a commit or a table."""
 
 from __future__ import annotations
 
 import re
 
-MARK = "> "  # before each line of what a run has printed, where it stands below a line of the harness's
+MARK = "> "  # before each quoted line of a run's output
 
 
 def single_line(text: str, longest: int = 200) -> str:
-    """Return *text* in one line of at most *longest* characters, none of which moves a cursor."""
+    """Return *text* in one line of at most *longest* characters, without any that moves a cursor."""
     if len(text) <= longest and text.isprintable() and text == " ".join(text.split()):
-        return text  # as nearly all of it is, and thousands of lines may be asked for
+        return text  # nearly always, and there may be thousands of lines
     # Cut first: a run may print megabytes without a line's end.
     text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text[: 20 * longest])
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
@@ -18,9 +18,9 @@ def single_line(text: str, longest: int = 200) -> str:
 
 
 def quoted(text: str, longest: int = 200) -> str:
-    """Return *text*, which a run or its script chose, in one line in double quotes; none of its own are left.
+    """Return *text* of a run or its script in one line in double quotes, with none inside.
 
-    In the harness's own words there are no double quotes, so that nobody takes the one for the other.
+    The harness's own words have no double quotes, so that a reader can tell both apart.
     """
     inner = single_line(text, longest - 2).replace('"', "'")
     return f'"{inner}"'

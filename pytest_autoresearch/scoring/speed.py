@@ -1,11 +1,22 @@
-"""The pace of a processor: how long a fixed piece of work takes it now."""
+"""The speed of a core: how long a fixed piece of work takes now, in a process of its own.
+
+The process says ``{"ready": true}``, and then answers ``{"probe": 4}`` with ``{"probe": [0.0104, ...]}``, the
+processor seconds of each time. It is a fork of the scorer, where torch is imported already. It stays: a fork
+for each request would begin with cold caches each time.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
 import time
+from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
+
+from pytest_autoresearch.system.channel import Channel
 
 ROWS, LENGTH, WIDTH, HEADS, VOCABULARY = 2, 256, 64, 2, 2048
 
@@ -16,10 +27,10 @@ def norm(stream: torch.Tensor) -> torch.Tensor:
 
 
 class SpeedProbe:
-    """A layer of a small transformer and its loss, forward and backward; the scorer has one thread.
+    """A layer of a small transformer and its loss, forward and backward, in one thread.
 
-    The work is the embedded experiment's own in kind: what slows that, a neighbour in the caches or on the
-    other half of a core, slows this by about as much. An empty loop would notice neither.
+    It is the same kind of work as the embedded experiment's: a neighbour in the caches, or on the other half
+    of a core, slows both by about as much. An empty loop would notice neither.
     """
 
     def __init__(self) -> None:
@@ -30,7 +41,7 @@ class SpeedProbe:
         self._weights = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
 
     def seconds(self, count: int) -> list[float]:
-        """Do the work *count* times, and once before to fill the caches; return the processor's seconds."""
+        """Do the work once to fill the caches, then *count* times; return the processor seconds of each."""
         found = []
         for _ in range(count + 1):
             began = time.process_time()
@@ -48,3 +59,25 @@ class SpeedProbe:
             stream = stream + F.relu(norm(stream) @ up).square() @ down
             logits = norm(stream) @ head
             torch.autograd.grad(F.cross_entropy(logits.flatten(0, 1), self._targets), self._weights)
+
+
+def serve(scorer: Channel, descriptor: int, cores: Sequence[int]) -> NoReturn:
+    """Measure the speed of *cores*, or of any core if there are none, until the socket is closed.
+
+    Args:
+        scorer: the channel of the process that this one is a fork of, to be closed here.
+        descriptor: of the socket to serve.
+        cores: their numbers; this process is pinned to them.
+
+    Raises:
+        EOFError: the other end of the socket is closed.
+        OSError: there are no such cores.
+    """
+    scorer.close()
+    if cores:
+        os.sched_setaffinity(0, cores)
+    channel = Channel(socket.socket(fileno=descriptor))
+    probe = SpeedProbe()
+    channel.send({"ready": True})
+    while True:
+        channel.send({"probe": probe.seconds(int(channel.receive().content["probe"]))})
