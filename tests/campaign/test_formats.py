@@ -38,7 +38,7 @@ def test_the_keys_of_the_ledger_are_on_the_page() -> None:
     assert set(trial.FIELDS) == named("`ledger.jsonl`")
 
 
-def test_the_keys_of_baseline_json_are_on_the_page() -> None:
+def test_the_keys_of_a_record_are_on_the_page() -> None:
     measured = Baseline.measured({}, "val_bpb", "c", "t", (RUN, RUN))
     claim = Claim.of((RUN, RUN), (RUN, RUN), Noise.of([1.0, 1.1]))
     record = dataclasses.replace(measured, start="c", claim=claim).to_json()
