@@ -23,9 +23,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from pytest_autoresearch.executors.base import RunOutcome, RunRequest
-from pytest_autoresearch.judging.judge import CONFIDENCE, STRICT, JudgePolicy
+from pytest_autoresearch.judging.judge import CONFIDENCE, STRICT, JudgePolicy, JudgeState
 from pytest_autoresearch.judging.noise import Estimate, Noise, gain_and_margin
-from pytest_autoresearch.judging.state import JudgeState
 from pytest_autoresearch.loop.trial import TrialSetup, TrialTask
 from pytest_autoresearch.records.measurement import Measurement
 from pytest_autoresearch.records.proposal import Proposal

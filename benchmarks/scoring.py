@@ -59,7 +59,7 @@ def main() -> int:
         "--steps", type=int, default=20, help="of training, so that there is something to score"
     )
     steps = parser.parse_args().steps
-    os.environ.pop("AUTORESEARCH_WIRE", None)
+    os.environ.pop("AUTORESEARCH_CHANNEL", None)
     names = experiment()
     import prepare
 

@@ -37,9 +37,8 @@ from sklearn.preprocessing import StandardScaler
 
 from pytest_autoresearch.agents.briefing import Briefing
 from pytest_autoresearch.executors.base import RunOutcome, RunRequest
-from pytest_autoresearch.judging.judge import JudgePolicy
+from pytest_autoresearch.judging.judge import JudgePolicy, JudgeState
 from pytest_autoresearch.judging.noise import Estimate, Noise
-from pytest_autoresearch.judging.state import JudgeState
 from pytest_autoresearch.loop.trial import TrialSetup, TrialTask
 from pytest_autoresearch.records.measurement import Measurement
 from pytest_autoresearch.records.proposal import Proposal

@@ -152,7 +152,7 @@ def clock():
 @functools.cache
 def measured():
     """The harness, in a run whose score is computed outside it; None when the script is run by hand."""
-    if "AUTORESEARCH_WIRE" not in os.environ:
+    if "AUTORESEARCH_CHANNEL" not in os.environ:
         return None
     from pytest_autoresearch import harness
 

@@ -25,10 +25,6 @@ class AutoresearchError(Exception):
 
     def __init__(self, reason: str, *, hint: str = "") -> None:
         super().__init__(single_line(f"{reason}: {hint}" if hint else reason, self.length))
-        self.hint = hint
-
-
-# -- usage: nothing ran, and nothing was changed --------------------------------------------------
 
 
 class UsageError(AutoresearchError):
@@ -59,8 +55,6 @@ class BaselineFormatError(AutoresearchError):
     exit_code = USAGE
 
 
-# -- storage --------------------------------------------------------------------------------------
-
 DISK_FULL, DISK_READ_ONLY, DISK_FAILS = "the disk is full", "the disk cannot be written to", "the disk fails"
 DISK_HINTS = {
     DISK_FULL: "free some space, and start again",
@@ -79,14 +73,7 @@ class StorageError(AutoresearchError):
         self.kind = kind
 
 
-# -- runs -----------------------------------------------------------------------------------------
-
-
-class RunError(AutoresearchError):
-    """A run was not completed as asked."""
-
-
-class RunFailed(RunError):
+class RunFailed(AutoresearchError):
     """A run gave no score; *tail* is the end of its output, each line with a mark that says so."""
 
     def __init__(self, reason: str, tail: Iterable[str]) -> None:
@@ -110,46 +97,36 @@ class ScoreRefused(RunFailed):
     """The model that the script handed in gets no score."""
 
 
-class RunAborted(RunError):
+class RunAborted(AutoresearchError):
     """A run has to be ended now: it is too late, or breaks the protocol."""
 
 
-class RunPruned(RunError):
+class RunPruned(AutoresearchError):
     """A run was ended early, because its loss is too far above the incumbent's."""
 
 
-# -- scoring --------------------------------------------------------------------------------------
-
-
-class ScoringError(AutoresearchError):
-    """A sealed model was not scored."""
-
-
-class ExportError(ScoringError):
+class ExportError(AutoresearchError):
     """A model cannot be exported; the message says what to change in it."""
 
 
-class OperatorForbidden(ScoringError):
+class OperatorForbidden(AutoresearchError):
     """The operator is not on the list, or not with these arguments."""
 
 
-class ModelRefused(ScoringError):
+class ModelRefused(AutoresearchError):
     """A sealed model gets no score."""
 
 
-class ScorerOutOfMemory(ScoringError):
+class ScorerOutOfMemory(AutoresearchError):
     """The accelerator has no memory left to score a model in."""
 
 
-class ScorerUnavailable(ScoringError):
+class ScorerUnavailable(AutoresearchError):
     """The scorer can score nothing."""
 
 
 class ProtocolError(AutoresearchError):
     """The other end of a channel does not keep to the protocol."""
-
-
-# -- proposals and agents -------------------------------------------------------------------------
 
 
 class FileRefused(AutoresearchError):
@@ -160,12 +137,8 @@ class ProposalRefused(AutoresearchError):
     """A proposal is not run."""
 
 
-class AgentError(AutoresearchError):
-    """An agent gave no usable answer."""
-
-
-class NoAnswer(AgentError):
-    """An agent has nothing to propose this time.
+class NoAnswer(AutoresearchError):
+    """An agent has nothing to propose this time, or no usable answer; *usage* is what that has cost.
 
     The next agent is asked instead. Without one, the trial is refused for this reason.
     """
@@ -173,7 +146,6 @@ class NoAnswer(AgentError):
     def __init__(self, reason: str, *, usage: Any = None) -> None:
         super().__init__(reason)
         self.usage = usage
-        """The :class:`~pytest_autoresearch.records.proposal.Usage` that it has cost nevertheless, or None."""
 
 
 class AgentUnavailable(NoAnswer):
@@ -184,23 +156,14 @@ class BudgetExhausted(AgentUnavailable):
     """An agent has used up its budget. This is no failure."""
 
 
-class AllAgentsUnavailable(AgentError):
+class AllAgentsUnavailable(AutoresearchError):
     """No agent answers any more."""
 
 
-class ToolError(AgentError):
+class ToolError(AutoresearchError):
     """A model used a tool wrongly; the message tells the model what to do instead."""
 
     length = 4000
-
-
-class AgentGaveUp(AgentError):
-    """A model has nothing to propose; the message is its reason. Untrusted."""
-
-    length = 4000
-
-
-# -- the loop ------------------------------------------------------------------------------------
 
 
 class SessionStopped(KeyboardInterrupt):
@@ -213,18 +176,11 @@ class LoopFailed(AutoresearchError):
     length = 1000
 
 
-# -- what an experiment asserts -------------------------------------------------------------------
-
-
 class AssertionFailure(AutoresearchError):
-    """The assertion of an experiment does not hold; *lines* are the figures."""
+    """What a test of the experiment asserts does not hold; *lines* are the figures."""
+
+    length = 1000
 
     def __init__(self, headline: str, *lines: str) -> None:
         super().__init__(headline)
         self.lines = lines
-
-
-class TrialNotKept(AutoresearchError):
-    """A trial's verdict is not ``kept``: a failure for pytest, a result for the loop."""
-
-    length = 1000

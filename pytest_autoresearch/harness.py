@@ -36,9 +36,7 @@ def open_data(name: str) -> BinaryIO:
     Raises:
         PermissionError: a run may read no file of that *name*.
     """
-    answer = _ask({"open": name})
-    if not answer.descriptors:
-        raise PermissionError(answer.content.get("refused", name))
+    answer = _granted({"open": name})
     global _charged  # noqa: PLW0603 - a run has one clock
     _charged = float(answer.content.get("charged", _charged))
     return os.fdopen(answer.descriptors[0], "rb")
@@ -65,12 +63,8 @@ def charged() -> float:
 def trace(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> None:
     """Trace a model before the clock starts, so that :func:`score` need not while it runs.
 
-    A model whose graph has changed when it is handed in, other than in its weights, is refused then. So is a
-    model that cannot be traced.
-
-    Args:
-        model: as for :func:`score`; another one of the same structure may be handed in.
-        tokens: as for :func:`score`.
+    The arguments are those of :func:`score`; another model of the same structure may be handed in. One whose
+    graph has changed then, other than in its weights, is refused. So is a model that cannot be traced.
     """
     from pytest_autoresearch.errors import ExportError
     from pytest_autoresearch.scoring.export import Trace
@@ -98,6 +92,8 @@ def score(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -
 
 
 def _handed_in(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> Message:
+    import torch
+
     from pytest_autoresearch.errors import ExportError
     from pytest_autoresearch.scoring.export import seal
 
@@ -112,17 +108,18 @@ def _handed_in(model: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tens
     with tempfile.TemporaryFile() as file:
         sealed.write(file)
         file.flush()
-        _give_memory_back()
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            # The scorer computes on the same GPU: release what torch holds and does not use.
+            gc.collect()
+            torch.cuda.empty_cache()
         return _ask({"model": True}, file.fileno())
 
 
-def _give_memory_back() -> None:
-    """Release GPU memory that torch holds and does not use: the scorer computes on the same GPU."""
-    import torch
-
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        gc.collect()
-        torch.cuda.empty_cache()
+def _granted(question: Mapping[str, Any]) -> Message:
+    answer = _ask(question)
+    if not answer.descriptors:
+        raise PermissionError(answer.content.get("refused"))
+    return answer
 
 
 def _ask(question: Mapping[str, Any], *descriptors: int) -> Message:
@@ -132,14 +129,9 @@ def _ask(question: Mapping[str, Any], *descriptors: int) -> Message:
 
 @functools.cache
 def _clock_reader() -> ClockReader:
-    answer = _ask({"clock": True})
-    if not answer.descriptors:
-        raise PermissionError(answer.content.get("refused", "clock"))
-    [descriptor] = answer.descriptors
-    try:
-        return ClockReader(descriptor, answer.content["at"])
-    finally:
-        os.close(descriptor)
+    answer = _granted({"clock": True})
+    with os.fdopen(answer.descriptors[0], "rb") as page:
+        return ClockReader(page.fileno(), answer.content["at"])
 
 
 @functools.cache

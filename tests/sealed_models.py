@@ -49,7 +49,7 @@ SPECIALS = 2
 VALIDATION, CLAIM = torch.randint(
     VOCABULARY, (2, ROWS, LENGTH + 1), generator=torch.Generator().manual_seed(1)
 )
-assert "AUTORESEARCH_WIRE" not in os.environ  # a scorer is not measured itself
+assert "AUTORESEARCH_CHANNEL" not in os.environ  # a scorer is not measured itself
 
 
 class Tokenizer:

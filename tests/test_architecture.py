@@ -18,7 +18,8 @@ FLOORS = (
     ("runs", "scoring", "judging", "source"),
     ("executors", "campaign"),
     ("agents", "report"),
-    ("settings", "loop"),
+    ("settings",),
+    ("loop",),
     ("plugin",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -26,8 +27,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FACES = ("__init__", "harness")
 # Imported late by whoever needs them: installing the plugin must not slow an ordinary pytest run.
 HEAVY = ("anthropic", "datasets", "genai_prices", "git", "numpy", "psutil", "ray", "tiktoken", "torch")
-# Imported late themselves: by the scorer, which wants torch, and by the agent that asks Claude.
-LATE = ("scoring/", "agents/claude/endpoint")
+# Imported late themselves: by the scorer, which wants torch, by the agent that asks Claude, and by the tuner.
+LATE = ("scoring/", "agents/claude/endpoint", "agents/tuner/search", "agents/tuner/surrogate")
 LONGEST = 400  # lines of a file
 
 

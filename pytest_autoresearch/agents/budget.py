@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pytest_autoresearch.errors import BudgetExhausted
 from pytest_autoresearch.records.proposal import Usage
@@ -54,11 +56,6 @@ class Budget:
                 usage, self._unrecorded = self._unrecorded, Usage()
             self._total.add(usage)
 
-    def attribute(self, usage: Usage) -> Usage:
-        """Return the cost of a trial: *usage* and all that was unattributed."""
-        usage, self.unattributed = usage + self.unattributed, Usage()
-        return usage
-
     def spent(self, trials: float) -> float:
         """Return the US dollars paid so far, of which the *trials* that are stored hold some."""
         with self._lock:
@@ -68,11 +65,25 @@ class Budget:
 
 
 def check_budget(briefing: Briefing, more: float = 0.0) -> None:
-    """Raise if the campaign, with *more* US dollars than the briefing knows of, has reached its limit.
-
-    Raises:
-        BudgetExhausted: nothing more may be paid.
-    """
+    """Raise BudgetExhausted if the campaign, with *more* dollars than the briefing says, is at its limit."""
     cost = briefing.cost + more
     if briefing.max_cost is not None and cost >= briefing.max_cost:
         raise BudgetExhausted(f"proposals have cost {cost:.2f} of {briefing.max_cost:.2f} US dollars")
+
+
+def stated_usage(document: Mapping[str, Any], calls: object, cost: object = 0.0) -> Usage:
+    """Return what a message of Anthropic's API, or a result of Claude Code, states; else zeros."""
+    tokens = document.get("usage")
+    tokens = tokens if isinstance(tokens, dict) else {}
+    return Usage(
+        calls=_count(calls),
+        input_tokens=_count(tokens.get("input_tokens")),
+        cache_write_tokens=_count(tokens.get("cache_creation_input_tokens")),
+        cache_read_tokens=_count(tokens.get("cache_read_input_tokens")),
+        output_tokens=_count(tokens.get("output_tokens")),
+        cost=float(cost) if isinstance(cost, int | float) and 0 <= cost < math.inf else 0.0,
+    )
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int and value >= 0 else 0

@@ -6,38 +6,26 @@ import contextlib
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
 from pytest_autoresearch.agents.agent import Agent
-from pytest_autoresearch.agents.briefing import LONGEST_NAME, Briefing
+from pytest_autoresearch.agents.briefing import Briefing
 from pytest_autoresearch.agents.budget import Budget
 from pytest_autoresearch.campaign.git import merged
 from pytest_autoresearch.errors import AgentUnavailable, AllAgentsUnavailable, BudgetExhausted, NoAnswer
-from pytest_autoresearch.records.proposal import Failure, Proposal, Usage
-from pytest_autoresearch.source import canonical
+from pytest_autoresearch.records.proposal import LONGEST_NAME, Failure, Proposal, Usage
+from pytest_autoresearch.source.files import digest
 from pytest_autoresearch.text import single_line
 
 CLOSING = 10.0  # seconds for a prefetched answer to end when the session does
 
 
-class Answer(NamedTuple):
-    """The result of asking all agents in turn."""
-
-    proposal: Proposal | None
-    """None if they have tried everything, or are unavailable."""
-    usage: Usage
-
-
 class AgentChain:
     """Asks one agent after the other until one has a proposal.
 
-    An agent that takes time is asked for the next proposal while a run trains, in a thread. If the run is
-    kept, that proposal is merged with the new incumbent; if both changed the same lines it is stale, and the
-    agent is asked again.
-
-    The chain does the accounting of all its agents: each answer is paid for once, in its :class:`Budget`.
-    The usage of a proposal includes the failed attempts before it.
+    An agent that takes time is asked for the next proposal while a run trains. If the run is kept, that
+    proposal is merged with the new incumbent; if both changed the same lines, the agent is asked again.
+    Each answer is paid for once, in :attr:`budget`, and a proposal holds the usage of all attempts before it.
     """
 
     def __init__(self, agents: Sequence[Agent]) -> None:
@@ -74,18 +62,15 @@ class AgentChain:
             AllAgentsUnavailable: no agent will ever answer.
             StorageError: the cost cannot be stored.
         """
-        answer = self._prefetched(briefing) or self._ask(briefing)
+        proposal = self._prefetched(briefing) or self._ask(briefing)
         self.budget.record()
-        usage, proposal = self.budget.attribute(answer.usage), answer.proposal
         if proposal is None:
-            reasons = tuple(f"{name}: {error}" for name, error in self._unavailable.items())
             failed = [error for error in self._unavailable.values() if not isinstance(error, BudgetExhausted)]
-            if usage != Usage():  # a trial has to hold it
-                proposal = unanswered(reasons)
-            elif failed and len(reasons) == len(self._agents):
+            if failed and len(self._unavailable) == len(self._agents):
+                reasons = (f"{name}: {error}" for name, error in self._unavailable.items())
                 raise AllAgentsUnavailable("; ".join(reasons))
-            else:
-                return None
+            return None
+        usage, self.budget.unattributed = proposal.usage + self.budget.unattributed, Usage()
         self._answered = briefing.number
         return dataclasses.replace(proposal, usage=usage)
 
@@ -96,8 +81,8 @@ class AgentChain:
             StorageError: the cost cannot be stored.
         """
         author = failure.proposal.agent
-        agents = [agent for agent in self._agents if agent.name == author]
-        if not agents or author in self._unavailable:
+        agents = [agent for agent in self._available() if agent.name == author]
+        if not agents:
             return None
         try:
             fixed = agents[0].fix(self._with_cost(briefing), failure)
@@ -114,10 +99,11 @@ class AgentChain:
 
         It does nothing if a hook made the proposal before: the hook's next one would make this one useless.
         """
-        available = [agent for agent in self._agents if agent.name not in self._unavailable]
+        available = self._available()
         ours = self._answered == briefing.number - 1
         if ours and self._prefetch is None and available and available[0].takes_time:
             self._prefetch = Prefetch(briefing, self._ask)
+            self._prefetch.start()
 
     def remarks(self) -> Iterator[str]:
         """Yield the lines for the end of a session: unavailable agents, and costs that are in no trial."""
@@ -136,30 +122,30 @@ class AgentChain:
         """
         for agent in self._agents:
             agent.close()
-        if self._prefetch is not None:
-            answer, self._prefetch = self._prefetch.wait(CLOSING), None
-            self.budget.unattributed += answer.usage if answer else Usage()
+        if prefetch := self._prefetch:
+            prefetch.join(CLOSING)
+            self._prefetch = None
+            self.budget.unattributed += prefetch.answer.usage if prefetch.answer else Usage()
         self.budget.record()
 
-    def _prefetched(self, briefing: Briefing) -> Answer | None:
-        """Return the prefetched answer; None if there is none, or it is stale."""
-        if self._prefetch is None:
-            return None
-        prefetch, answer = self._prefetch, self._prefetch.wait()
-        self._prefetch = None
-        if answer is None:
-            return None
-        proposal = answer.proposal and rebased(prefetch.briefing, answer.proposal, briefing)
-        if proposal is None:
-            self.budget.unattributed += answer.usage
-            return None
-        return Answer(proposal, answer.usage)
+    def _available(self) -> list[Agent]:
+        return [agent for agent in self._agents if agent.name not in self._unavailable]
 
-    def _ask(self, briefing: Briefing) -> Answer:
+    def _prefetched(self, briefing: Briefing) -> Proposal | None:
+        """Return the prefetched answer; None if there is none, or it is stale."""
+        if (prefetch := self._prefetch) is None:
+            return None
+        prefetch.join()
+        self._prefetch, answer = None, prefetch.answer
+        proposal = answer and rebased(prefetch.briefing, answer, briefing)
+        if answer and not proposal:
+            self.budget.unattributed += answer.usage
+        return proposal
+
+    def _ask(self, briefing: Briefing) -> Proposal | None:
+        """Return the first proposal, or one for the lack of an answer; None where there will be none."""
         usage, declined_by, exhausted = Usage(), [], False
-        for agent in self._agents:
-            if agent.name in self._unavailable:
-                continue
+        for agent in self._available():
             try:
                 proposal = agent.propose(self._with_cost(briefing))
             except NoAnswer as error:
@@ -171,44 +157,40 @@ class AgentChain:
                 continue
             if proposal is not None:
                 self.budget.pay(proposal.usage)
-                author = proposal.agent or agent.name
-                reasons = (*declined_by, *proposal.declined_by)
-                proposal = dataclasses.replace(proposal, agent=author, declined_by=reasons)
-                return Answer(proposal, usage + proposal.usage)
+                return dataclasses.replace(
+                    proposal,
+                    agent=proposal.agent or agent.name,
+                    usage=usage + proposal.usage,
+                    declined_by=(*declined_by, *proposal.declined_by),
+                )
             exhausted = True
-        for_ever = exhausted or len(self._unavailable) == len(self._agents)
-        return Answer(None if for_ever else unanswered(declined_by), usage)
+        is_paid = usage + self.budget.unattributed != Usage()  # then a trial has to hold it
+        goes_on = not exhausted and len(self._unavailable) < len(self._agents)
+        return unanswered(declined_by, usage) if goes_on or is_paid else None
 
     def _with_cost(self, briefing: Briefing) -> Briefing:
         """Return *briefing* with all that was paid, in a stored trial or not."""
         return dataclasses.replace(briefing, cost=self.budget.spent(briefing.cost))
 
 
-class Prefetch:
-    """An answer that a thread asks for while a run trains."""
+class Prefetch(threading.Thread):
+    """Asks for an answer while a run trains."""
 
-    def __init__(self, briefing: Briefing, ask: Callable[[Briefing], Answer]) -> None:
-        self.briefing = briefing
-        self.answer: Answer | None = None
+    def __init__(self, briefing: Briefing, ask: Callable[[Briefing], Proposal | None]) -> None:
+        super().__init__(daemon=True)  # an agent that does not end must not keep pytest from ending
+        self.briefing, self._ask = briefing, ask
+        self.answer: Proposal | None = None
         """The answer; None while there is none, or if asking has failed: asking again will show why."""
-        self._ask = ask
-        # A daemon: an agent that does not end must not keep pytest from ending.
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
 
-    def wait(self, seconds: float | None = None) -> Answer | None:
-        """Wait for the answer, for so many *seconds* or as long as it takes, and return it."""
-        self._thread.join(seconds)
-        return self.answer
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Ask."""
         with contextlib.suppress(Exception):
             self.answer = self._ask(self.briefing)
 
 
-def unanswered(declined_by: Sequence[str], usage: Usage = Usage()) -> Proposal:  # noqa: B008 - it is frozen
+def unanswered(declined_by: Sequence[str], usage: Usage) -> Proposal:
     """Return the proposal that stands for no answer."""
-    reason = "; ".join(declined_by)
+    reason = "; ".join(declined_by) or "nothing is left to try"
     return Proposal({}, "no proposal", usage=usage, declined_by=tuple(declined_by), unanswered=reason)
 
 
@@ -218,7 +200,7 @@ def rebased(then: Briefing, proposal: Proposal, now: Briefing) -> Proposal | Non
         return None
     if proposal.unanswered:  # an agent that declined is not asked again for the same trial
         return proposal
-    if any(_digests(running.files) == _digests(proposal.files) for running in then.running):
+    if digest(proposal.files) in (digest(running.files) for running in then.running):
         return None
     files = dict(proposal.files)
     for path, text in proposal.files.items():
@@ -228,10 +210,4 @@ def rebased(then: Briefing, proposal: Proposal, now: Briefing) -> Proposal | Non
         if old is None or new is None or (both := merged(old, new, text)) is None:
             return None
         files[path] = both
-    if all(now.files.get(path) == text for path, text in files.items()):
-        return None
-    return dataclasses.replace(proposal, files=files)
-
-
-def _digests(files: Mapping[str, str]) -> dict[str, str]:
-    return {path: canonical.digest(text) for path, text in files.items()}
+    return None if files.items() <= now.files.items() else dataclasses.replace(proposal, files=files)

@@ -33,7 +33,7 @@ def made(name: str, options: AgentOptions) -> Agent:
     if kind == "hybrid":
         from pytest_autoresearch.agents.hybrid import Hybrid
 
-        require("numpy", "tuner")
+        _require("tuner", "numpy")
         return Hybrid(made(rest or "claude", options))
     if is_command(name):
         from pytest_autoresearch.agents.command.agent import Command
@@ -42,23 +42,19 @@ def made(name: str, options: AgentOptions) -> Agent:
     if name == "tuner":
         from pytest_autoresearch.agents.tuner.agent import Tuner
 
-        require("numpy", "tuner")
+        _require("tuner", "numpy")
         return Tuner()
     if kind == "claude":
         from pytest_autoresearch.agents.claude.agent import Claude
 
-        require("anthropic", "claude")
-        require("genai_prices", "claude")
+        _require("claude", "anthropic", "genai_prices")
         return Claude(rest, options)
-    raise UsageError(
-        f"there is no agent {name!r}",
-        hint="choose tuner, claude, hybrid, or the command line of a coding agent",
-    )
+    hint = "choose tuner, claude, hybrid, or the command line of a coding agent"
+    raise UsageError(f"there is no agent {name!r}", hint=hint)
 
 
-def require(package: str, extra: str) -> None:
-    """Raise UsageError if *package*, which comes with *extra*, is not installed."""
-    if find_spec(package) is None:
-        raise UsageError(
-            f"the agent {extra} needs {package}", hint=f"pip install 'pytest-autoresearch[{extra}]'"
-        )
+def _require(extra: str, *packages: str) -> None:
+    for package in packages:
+        if find_spec(package) is None:
+            hint = f"pip install 'pytest-autoresearch[{extra}]'"
+            raise UsageError(f"the agent {extra} needs {package}", hint=hint)

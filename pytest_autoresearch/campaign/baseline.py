@@ -12,7 +12,6 @@ from pytest_autoresearch.errors import BaselineFormatError
 from pytest_autoresearch.judging.noise import Estimate, Noise, gain_and_margin, tolerance
 from pytest_autoresearch.records.measurement import Measurement, format_score
 from pytest_autoresearch.records.overheads import Overheads
-from pytest_autoresearch.records.spec import ExperimentSpec
 
 VERSION = 4
 
@@ -83,18 +82,8 @@ class Baseline:
     ) -> Self:
         """Return the record of a platform's first baseline, from at least two runs of one version."""
         scores = [run.score for run in runs]
-        noise = Noise.of(scores)
-        estimate = Estimate.of(scores, noise)
-        return cls(
-            platform,
-            metric,
-            commit,
-            tree,
-            runs,
-            estimate,
-            noise,
-            Overheads.typical(run.overheads for run in runs),
-        )
+        noise, overheads = Noise.of(scores), Overheads.typical(run.overheads for run in runs)
+        return cls(platform, metric, commit, tree, runs, Estimate.of(scores, noise), noise, overheads)
 
     def started(self, runs: tuple[Measurement, ...]) -> Self:
         """Return the record that another campaign starts with: with fresh *runs*, and nothing gained."""
@@ -124,14 +113,11 @@ class Baseline:
             "noise_std": _ten_digits(self.noise.std),
             "noise_dof": self.noise.dof,
             "measurements": [run.to_json() for run in self.measurements],
+            "overheads": self.overheads and self.overheads.to_json(),
+            "start": self.start,
+            "claim": self.claim and self.claim.to_json(),
         }
-        if self.overheads is not None:
-            document["overheads"] = self.overheads.to_json()
-        if self.start is not None:
-            document["start"] = self.start
-        if self.claim is not None:
-            document["claim"] = self.claim.to_json()
-        return document
+        return {key: value for key, value in document.items() if value is not None}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -161,29 +147,29 @@ def read(text: str | None) -> list[Baseline]:
     try:
         document = json.loads(text)
         if document["version"] != VERSION:
-            msg = (
+            raise BaselineFormatError(
                 f"version {document['version']} of baseline.json is not known here: "
                 "delete and commit it, and every platform is measured anew"
             )
-            raise BaselineFormatError(msg)
         return [Baseline.from_json(entry) for entry in document["platforms"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"baseline.json cannot be read ({type(error).__name__}: {error}): restore it from git"
-        raise BaselineFormatError(msg) from error
+        reason = f"baseline.json cannot be read ({type(error).__name__}: {error})"
+        raise BaselineFormatError(reason, hint="restore it from git") from error
 
 
-def records_at(repository: Repository, spec: ExperimentSpec, revision: str) -> list[Baseline]:
-    """Return the records of a commit.
-
-    Raises:
-        BaselineFormatError: they are torn, or of another version.
-    """
-    return read(repository.committed(repository.prefix_of(spec) + spec.baseline, revision))
+def records_at(repository: Repository, revision: str) -> list[Baseline]:
+    """Return the records of a commit, as :func:`read` does."""
+    return read(repository.committed(repository.spec.baseline, revision))
 
 
 def find(records: list[Baseline], platform: Mapping[str, str], metric: str) -> Baseline | None:
     """Return the record of this platform and metric."""
     return next((record for record in records if record.is_of(platform, metric)), None)
+
+
+def find_at(repository: Repository, revision: str, platform: Mapping[str, str]) -> Baseline | None:
+    """Return the record of a platform in a commit, as :func:`read` does."""
+    return find(records_at(repository, revision), platform, repository.spec.metric)
 
 
 def write(records: list[Baseline], new: Baseline) -> str:

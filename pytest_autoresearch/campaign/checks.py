@@ -6,21 +6,23 @@ Every function raises RepositoryError, whose message says what to do, or does no
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pytest_autoresearch.campaign.baseline import Baseline
-from pytest_autoresearch.campaign.git import Repository, missing
-from pytest_autoresearch.campaign.history import OTHER_TAG, CampaignCommits, parent_of
-from pytest_autoresearch.campaign.refs import BRANCHES, CampaignRefs
+from pytest_autoresearch.campaign import baseline
+from pytest_autoresearch.campaign.command import IDENTITY
+from pytest_autoresearch.campaign.git import Commit, Repository, missing
+from pytest_autoresearch.campaign.history import OTHER_TAG, parent_of
+from pytest_autoresearch.campaign.refs import BRANCHES, NAMESPACE, CampaignRefs
 from pytest_autoresearch.errors import BaselineFormatError, RepositoryError
-from pytest_autoresearch.records.spec import ExperimentSpec
 from pytest_autoresearch.records.trailers import trailers_of
 
 
 def check_room(repository: Repository, refs: CampaignRefs, state: Path) -> None:
     """Check that a campaign's branch, its refs and its folder *state* can be written."""
-    for lock in repository.locks(refs.head):
+    own, common = repository.directory, repository.common
+    locks = own / "index.lock", own / "HEAD.lock", common / "packed-refs.lock", common / f"{refs.head}.lock"
+    for lock in filter(Path.exists, locks):
         raise RepositoryError(f"{lock} is there: remove it, unless another git is at work")
     # The campaign's is asked for by name, for thousands may lie below it.
     taken = [refs.root] * (repository.git.ids(refs.root) != [None]) + [
@@ -38,23 +40,22 @@ def check_room(repository: Repository, refs: CampaignRefs, state: Path) -> None:
         raise RepositoryError(f"{ledger} is no file: move it away first")
 
 
-def check_visible(repository: Repository, spec: ExperimentSpec) -> None:
+def check_visible(repository: Repository) -> None:
     """Check that git sees every change of the experiment's files."""
-    prefix = repository.prefix_of(spec)
-    records = prefix + spec.baseline
+    records = repository.path_of(repository.spec.baseline)
     if (repository.root / records).exists() and repository.git.ids(f"HEAD:{records}") == [None]:
         raise RepositoryError(f"{records} is not committed: commit it, or move it away")
-    hidden = repository.hidden(prefix or ".")
-    if hidden := [path for path in hidden if spec.is_part(path.removeprefix(prefix))]:
+    listed = repository.git.call("ls-files", "-v", "--", repository.prefix or ".").splitlines()
+    hidden = [line[2:] for line in listed if line[0] == "S" or line[0].islower()]
+    if hidden := list(filter(repository.is_part, hidden)):
         names, relief = " ".join(hidden), "git update-index --no-assume-unchanged --no-skip-worktree"
         raise RepositoryError(f"git was told not to look at {names}: run '{relief} {names}'")
 
 
 def check_whole(
-    repository: Repository, spec: ExperimentSpec, refs: CampaignRefs, found: CampaignCommits
+    repository: Repository, refs: CampaignRefs, commits: Mapping[int, Commit], tip: str | None
 ) -> None:
     """Check that the refs are those of one campaign, with their objects and their branch."""
-    commits, tip = found
     for number, commit in commits.items():
         if not commit.message.strip().rpartition("\n\n")[2].startswith(f"Trial: {number}\n"):
             raise RepositoryError(
@@ -67,7 +68,7 @@ def check_whole(
     # What a campaign goes on from: its header, and every incumbent. The last trial may be one.
     revisions = [header.name, last.name]
     revisions += dict.fromkeys(parent_of(commit) for commit in commits.values() if commit is not header)
-    editable = repository.editable(revisions, spec)
+    editable = repository.editable(revisions)
     blobs = dict.fromkeys(blob for files in editable.values() for blob in (files or {}).values())
     lost = {blob for blob, found in zip(blobs, repository.git.ids(*blobs), strict=True) if found is None}
     for revision, files in editable.items():
@@ -79,35 +80,21 @@ def check_whole(
         raise RepositoryError(f"branch {refs.branch} is gone, and its trials are there: run '{command}'")
 
 
-def check_terms(tag: str, header: str, now: Sequence[tuple[str, str]]) -> None:
-    """Check that a campaign goes on with what it was started with.
-
-    Args:
-        tag: of the campaign.
-        header: the message of its header.
-        now: the trailers that a header would have today, the last of them the platform's JSON.
-    """
-    trailers = trailers_of(header)
-    was, today = ({name: " ".join(trailers.get(name, ["unknown"])) for name, _ in now}, _joined(now))
-    differing = [(name.lower(), was[name], new) for name, new in today.items() if was[name] != new]
-    if [name for name, _, _ in differing] == ["platform"]:
-        differing = _differences(was["Platform"], today["Platform"])
+def check_terms(tag: str, header: str, terms: Mapping[str, Sequence[str]]) -> None:
+    """Check that the *terms*, as trailers of today, are those of the campaign's *header*, a message."""
+    then = trailers_of(header)
+    was = {name: " ".join(then.get(name, ["unknown"])) for name in terms}
+    now = {name: " ".join(values) for name, values in terms.items()}
     # What follows differs too wherever the experiment does.
-    lesser = {"editable", "platform"}
-    if named := (
-        [row for row in differing if row[0] not in lesser]
-        or [row for row in differing if row[0] == "editable"]
-        or differing
-    ):
-        then = " and ".join(f"{name} {old}" for name, old, _ in named)
-        changed = " and ".join(new for _, _, new in named)
-        relief = "undo that, or choose another --autoresearch-tag"
-        raise RepositoryError(f"campaign {tag} was started with {then}, now it is {changed}: {relief}")
-
-
-def _joined(terms: Sequence[tuple[str, str]]) -> dict[str, str]:
-    names = dict.fromkeys(name for name, _ in terms)
-    return {name: " ".join(value for key, value in terms if key == name) for name in names}
+    for names in ("Experiment", "Metric", "Direction"), ("Editable",), ("Platform",):
+        differing = [(name.lower(), was[name], now[name]) for name in names if was[name] != now[name]]
+        if differing and names == ("Platform",):
+            differing = _differences(was["Platform"], now["Platform"])
+        if differing:
+            first = " and ".join(f"{name} {old}" for name, old, _ in differing)
+            today = " and ".join(new for _, _, new in differing)
+            hint = f"undo that, or {OTHER_TAG}"
+            raise RepositoryError(f"campaign {tag} was started with {first}, now it is {today}", hint=hint)
 
 
 def _differences(then: str, now: str) -> list[tuple[str, str, str]]:
@@ -121,42 +108,32 @@ def _differences(then: str, now: str) -> list[tuple[str, str, str]]:
 
 
 def check_record(
-    repository: Repository,
-    spec: ExperimentSpec,
-    revision: str,
-    header: str,
-    *,
-    latest: Sequence[str],
-    find: Callable[[str], Baseline | None],
+    repository: Repository, revision: str, header: str, latest: Sequence[str], platform: Mapping[str, str]
 ) -> None:
     """Check that a campaign has written the record in *revision*, and that it was not edited since.
 
     Files without a record, or with one of another version of the files, are measured anew: that is no error.
-
-    Args:
-        repository: where the commits are.
-        spec: the experiment.
-        revision: where the campaign goes on.
-        header: the ref of its header.
-        latest: revisions that should hold the same records, looked at first: there may be thousands.
-        find: returns the record of this platform in a commit, or raises BaselineFormatError.
+    The revisions *latest* should hold the same records, and are looked at first: there may be thousands.
     """
-    records = repository.prefix_of(spec) + spec.baseline
-    now, *known_ids = repository.git.ids(*(f"{one}:{records}" for one in (revision, *latest)))
+    path = repository.path_of(repository.spec.baseline)
+    now, *known_ids = repository.git.ids(*(f"{one}:{path}" for one in (revision, *latest)))
     if now is None or now in known_ids:
         return
-    commits = [*repository.written(records, revision, header), f"{header}^"]
-    if now in repository.git.ids(*(f"{one}:{records}" for one in commits)):
+    # The commits of any campaign, newest first, that changed the records and this one may rest on.
+    ours = ("--topo-order", "--full-history", "--fixed-strings", f"--committer=<{IDENTITY[1]}>")
+    revisions = (revision, f"--glob={NAMESPACE}/*", "--not", f"{header}^@")
+    commits = [*repository.git.call("rev-list", *ours, *revisions, "--", path).split(), f"{header}^"]
+    if now in repository.git.ids(*(f"{one}:{path}" for one in commits)):
         return
     known = {}
     for commit in commits:
         try:
-            known[commit] = find(commit)
+            known[commit] = baseline.find_at(repository, commit, platform)
         except BaselineFormatError:  # written by another version
             continue
-    tree = repository.tree_at(revision, spec)
+    tree = repository.tree_at(revision)
     try:
-        record = find(revision)
+        record = baseline.find_at(repository, revision, platform)
     except BaselineFormatError as error:
         reason = str(error).rpartition(": ")[0]
     else:
@@ -164,5 +141,5 @@ def check_record(
             return
         reason = "somebody has changed what was measured"
     source = next((commit for commit, record in known.items() if record and record.tree == tree), None)
-    relief = f"restore it with 'git checkout {source[:12]} -- {records}'" if source else f"delete {records}"
-    raise RepositoryError(f"{records} as it is committed: {reason}; {relief}, and commit")
+    relief = f"restore it with 'git checkout {source[:12]} -- {path}'" if source else f"delete {path}"
+    raise RepositoryError(f"{path} as it is committed: {reason}; {relief}, and commit")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,60 +26,46 @@ QUIET = {
     "i18n.logOutputEncoding": "UTF-8",
 }
 
-HASHED = re.compile(r"[0-9a-f]{40}")
-REMEMBERED = 64  # objects
-
 
 class Git:
-    """The ``git`` program in one working tree, through GitPython.
+    """The ``git`` program in the working tree *root*, through GitPython's *program*, which stays as it is.
 
     Every method raises RepositoryError if git refuses, and StorageError if the disk is why.
     """
 
     def __init__(self, program: git.Git, root: Path) -> None:
-        """Take GitPython's *program*, whose own environment stays as it is; *root* is the working tree's."""
         self._program = program
         self._root = root
-        self._environment = _environment()
-        self._known: dict[str, tuple[str, bytes]] = {}  # what lies below a hash stays the same
+        name, email = IDENTITY
+        self._environment = {
+            "GIT_AUTHOR_NAME": name,
+            "GIT_AUTHOR_EMAIL": email,
+            "GIT_COMMITTER_NAME": name,
+            "GIT_COMMITTER_EMAIL": email,
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_OPTIONAL_LOCKS": "0",  # to look at the index does not write it
+            "GIT_LITERAL_PATHSPECS": "1",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "LC_ALL": "C",
+            **configuration(QUIET),
+        }
 
     def call(
-        self,
-        command: str,
-        *arguments: str,
-        data: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
+        self, command: str, *arguments: str, data: bytes = b"", environment: Mapping[str, str] | None = None
     ) -> str:
         """Return what git prints, without the newline at its end; raise an error if it fails."""
-        status, output, said = self.run(command, *arguments, data=data, environment=environment)
-        if status:
-            raise self.refusal(command, said)
+        output, _ = self.run(command, *arguments, data=data, environment=environment)
         return os.fsdecode(output).rstrip("\n")
 
-    def ask(self, command: str, *arguments: str) -> str | None:
-        """Return what git prints, None if it says no: exit code 1; anything else is an error."""
-        status, output, said = self.run(command, *arguments)
-        if status > 1:
-            raise self.refusal(command, said)
-        return None if status else os.fsdecode(output).strip() or None
-
     def run(
-        self,
-        command: str,
-        *arguments: str,
-        data: bytes | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> tuple[int, bytes, str]:
-        """Run git, with *data* as its input; return its exit code, output and complaints."""
-        with contextlib.ExitStack() as stack:
-            stream = None
-            if data is not None:
-                stack.enter_context(writing())
-                stream = stack.enter_context(tempfile.TemporaryFile())
-                stream.write(data)
-                stream.seek(0)
+        self, command: str, *arguments: str, data: bytes = b"", environment: Mapping[str, str] | None = None
+    ) -> tuple[bytes, str]:
+        """Run git, with *data* as its input; return its output and complaints."""
+        with writing(), tempfile.TemporaryFile() as stream:
+            stream.write(data)
+            stream.seek(0)
             # In a session of its own: Ctrl-C reaches everything in the terminal's, and git must finish.
-            done: tuple[int, bytes, str] = self._program.execute(
+            status, output, said = self._program.execute(
                 ["git", command, *arguments],
                 istream=stream,
                 env={**self._environment, **(environment or {})},
@@ -91,34 +75,19 @@ class Git:
                 strip_newline_in_stdout=False,
                 start_new_session=True,
             )
-        return done
-
-    def refusal(self, command: str, said: str) -> Exception:
-        """Return what to raise when git has failed and *said* why."""
-        return storage_error(said, f"git {command}", self._root) or RepositoryError(
-            f"git {command}: {_gist(said)}"
-        )
+        if status:
+            failure = storage_error(said, f"git {command}", self._root)
+            raise failure or RepositoryError(f"git {command}: {_gist(said)}")
+        return output, said
 
     def ids(self, *names: str) -> list[str | None]:
         """Return the object that each name leads to, for example ``HEAD:a/file``; None if there is none."""
         found = self.call("cat-file", "--batch-check=%(objectname)", data=lines(names)).splitlines()
         return [None if " " in line else line for line in found]  # "HEAD:a/file missing"
 
-    def objects(self, names: Sequence[str]) -> list[tuple[str, bytes] | None]:
-        """Return type and data of the object that each name leads to; None if there is none."""
-        known = {name: self._known[name] for name in names if name in self._known}
-        if wanted := [name for name in dict.fromkeys(names) if name not in known]:
-            known |= self._read(wanted)
-        self._known = {name: found for name, found in known.items() if HASHED.match(name)} | self._known
-        while len(self._known) > REMEMBERED:
-            self._known.popitem()
-        return [known.get(name) for name in names]
-
-    def _read(self, names: Sequence[str]) -> dict[str, tuple[str, bytes]]:
+    def objects(self, names: Sequence[str]) -> dict[str, tuple[str, bytes]]:
         """Return type and data of the objects that there are, by name."""
-        status, output, said = self.run("cat-file", "--batch", data=lines(names))
-        if status:
-            raise self.refusal("cat-file", said)
+        output, _ = self.run("cat-file", "--batch", data=lines(names))
         found, at = dict[str, tuple[str, bytes]](), 0
         for name in names:
             end = output.index(b"\n", at)
@@ -136,22 +105,6 @@ def lines(names: Iterable[str]) -> bytes:
     return "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
 
 
-def _environment() -> dict[str, str]:
-    name, email = IDENTITY
-    environment = {
-        "GIT_AUTHOR_NAME": name,
-        "GIT_AUTHOR_EMAIL": email,
-        "GIT_COMMITTER_NAME": name,
-        "GIT_COMMITTER_EMAIL": email,
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_OPTIONAL_LOCKS": "0",  # to look at the index does not write it
-        "GIT_LITERAL_PATHSPECS": "1",
-        "GIT_NO_REPLACE_OBJECTS": "1",
-        "LC_ALL": "C",
-    }
-    return environment | configuration(QUIET)
-
-
 def configuration(values: Mapping[str, str]) -> dict[str, str]:
     """Return the environment that gives git these configuration values, before those of its files."""
     given = os.environ.get("GIT_CONFIG_COUNT", "")
@@ -164,9 +117,7 @@ def configuration(values: Mapping[str, str]) -> dict[str, str]:
 
 def _gist(said: str) -> str:
     """Return the line of git's complaints that names the problem."""
-    lines = said.strip().splitlines()
-    if not lines:
-        return "no reason given"
+    lines = said.strip().splitlines() or ["no reason given"]
     telling = [line for line in lines if line.startswith(("fatal: ", "error: "))]
     # Which files, or which command helps, stands below it, indented.
     below = [line.strip() for line in lines if line.startswith("\t")][:3]

@@ -20,43 +20,28 @@ class CostTotal:
     """
 
     def __init__(self, repository: Repository, refs: CampaignRefs) -> None:
-        """Read the total.
-
-        Raises:
-            RepositoryError: the ref leads to something else.
-        """
+        """Read the total; raise RepositoryError if the ref leads to something else."""
         self._repository, self._ref = repository, refs.costs
         self.is_stored = True
         """Whether the ref holds the total: not after an error of the disk."""
-        [text] = repository.texts(self._ref)
-        self._blob = None if text is None else repository.git.ids(self._ref)[0]
+        [self._blob] = repository.git.ids(self._ref)
         try:
-            self.total = Usage(**json.loads(text or "{}"))
+            self.total = Usage.from_json(repository.text(self._ref) or "{}")
         except (TypeError, ValueError) as error:
-            raise self._unsound(error) from error
-        if not self.total.is_sound:
-            raise self._unsound(self.total)
+            relief = f"delete it with 'git update-ref -d {self._ref}'"
+            raise RepositoryError(f"{self._ref} is no sum of costs ({error})", hint=relief) from error
 
     def unattributed(self, trials: Iterable[Usage]) -> Usage:
         """Return what was paid and is in none of the *trials*."""
-        held = Usage()
-        for usage in trials:
-            held += usage
-        pairs = zip(self.total.counts, held.counts, strict=True)
+        pairs = zip(self.total.counts, sum(trials, Usage()).counts, strict=True)
         # Rounded, for sums of the same dollars in another order differ by a hair.
         return Usage(*(max(round(paid - known, 9), 0) for paid, known in pairs))
 
     def add(self, usage: Usage) -> None:
         """Add a payment; on return it is stored. If that fails, the next call stores it too."""
-        if usage == Usage() and self.is_stored:
-            return
         with deferred():
             self.total += usage
             self.is_stored = False
             [blob] = self._repository.store(json.dumps(self.total.to_json()).encode())
             self._repository.move({self._ref: (self._blob, blob)})
             self._blob, self.is_stored = blob, True
-
-    def _unsound(self, reason: object) -> RepositoryError:
-        relief = f"delete it with 'git update-ref -d {self._ref}'"
-        return RepositoryError(f"{self._ref} is no sum of costs ({reason})", hint=relief)

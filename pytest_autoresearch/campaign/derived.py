@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pytest_autoresearch.records.measurement import Measurement, format_exact, mean_score
-from pytest_autoresearch.records.trial import Trial, Verdict
+from pytest_autoresearch.records.trial import Trial
 from pytest_autoresearch.system.files import writing
 from pytest_autoresearch.text import single_line
 
-# Upstream knows three outcomes, and tools that read its file know no others.
-STATUS: dict[Verdict, str] = {
-    "kept": "keep",
-    "discarded": "discard",
-    "crashed": "crash",
-    "out of memory": "crash",
-    "timeout": "crash",
-    "refused": "crash",
-}
+# Upstream knows three outcomes, and tools that read its file know no others: all the rest is a crash.
+STATUS = {"kept": "keep", "discarded": "discard"}
 
 
 class DerivedFile:
@@ -66,7 +57,7 @@ def ledger_line(trial: Trial) -> str:
 
 def results_header(metric: str) -> str:
     """Return the first line of ``results.tsv``: upstream's columns."""
-    return _tabbed("commit", metric, "memory_gb", "status", "description")
+    return f"commit\t{metric}\tmemory_gb\tstatus\tdescription\n"
 
 
 def baseline_row(commit: str, measurements: Sequence[Measurement]) -> str:
@@ -77,7 +68,7 @@ def baseline_row(commit: str, measurements: Sequence[Measurement]) -> str:
 def trial_row(trial: Trial) -> str:
     """Return the line of a trial in ``results.tsv``; one without a score has zeros, as upstream."""
     judged = trial.measurements if trial.is_scored else ()
-    return _row(trial.commit, judged, STATUS[trial.verdict], trial.description)
+    return _row(trial.commit, judged, STATUS.get(trial.verdict, "crash"), trial.description)
 
 
 def first_commit(results: str) -> str:
@@ -88,10 +79,4 @@ def first_commit(results: str) -> str:
 def _row(commit: str, measurements: Sequence[Measurement], status: str, description: str) -> str:
     score = mean_score(measurements) if measurements else 0.0
     memory = max((run.memory_mb or 0.0 for run in measurements), default=0.0) / 1024
-    return _tabbed(commit[:7], format_exact(score), f"{memory:.1f}", status, single_line(description))
-
-
-def _tabbed(*cells: str) -> str:
-    line = io.StringIO()
-    csv.writer(line, "excel-tab", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None).writerow(cells)
-    return line.getvalue()
+    return f"{commit[:7]}\t{format_exact(score)}\t{memory:.1f}\t{status}\t{single_line(description)}\n"

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
 
-from pytest_autoresearch.campaign.git import Repository
+from pytest_autoresearch.campaign.git import Moves, Repository
 from pytest_autoresearch.campaign.refs import CampaignRefs, padded
 from pytest_autoresearch.system.files import writing
 from pytest_autoresearch.system.log import excerpt
-
-Moves: TypeAlias = dict[str, tuple[str | None, str | None]]
-"""Refs with their old and new objects, as :meth:`Repository.move` takes them."""
 
 
 class Logs:
@@ -23,14 +18,7 @@ class Logs:
     """
 
     def __init__(self, repository: Repository, refs: CampaignRefs, folder: Path, keep: int | None) -> None:
-        """Read the refs.
-
-        Args:
-            repository: where the refs are.
-            refs: the campaign's.
-            folder: the folder of the files.
-            keep: the number of trials, the latest, whose logs are kept; None keeps all.
-        """
+        """Read the refs; *keep* is the number of trials, the latest, whose logs are kept; None keeps all."""
         self._repository, self._refs, self._folder, self._keep = repository, refs, folder, keep
         stored = {refs.log_number_of(ref): blob for ref, blob in repository.refs(refs.logs).items()}
         self._stored = {number: blob for number, blob in stored.items() if number is not None}
@@ -51,7 +39,9 @@ class Logs:
 
     def moves(self, number: int) -> Moves:
         """Return what happens to the refs together with a trial's verdict: its log is added, old ones go."""
-        moves: Moves = {self._refs.log(old): (self._stored[old], None) for old in self._outdated(number)}
+        moves: dict[str, tuple[str | None, str | None]] = {
+            self._refs.log(old): (self._stored[old], None) for old in self._outdated(number)
+        }
         with writing(self.path(number)):
             text = b"" if self._keep == 0 else excerpt(self.path(number))
         if text:
@@ -60,7 +50,7 @@ class Logs:
             moves[self._refs.log(number)] = (self._stored.get(number), blob)
         return moves
 
-    def stored(self, number: int, moves: Mapping[str, tuple[str | None, str | None]]) -> None:
+    def stored(self, number: int, moves: Moves) -> None:
         """Take note that the refs have moved so; remove the file that is not kept any more."""
         for old in self._outdated(number):
             del self._stored[old]

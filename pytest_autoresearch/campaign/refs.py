@@ -1,18 +1,7 @@
-"""The names of a campaign's refs.
-
-::
-
-    refs/heads/autoresearch/<tag>             the branch: the header, then every kept trial
-    refs/autoresearch/<tag>/0000              the header: what the campaign started with
-    refs/autoresearch/<tag>/0001 and up       the trials
-    refs/autoresearch/<tag>/claim             the last claim
-    refs/autoresearch/<tag>/costs/total       what agents have cost
-    refs/autoresearch/<tag>/log/0001 and up   the output of the trials' runs
-"""
+"""The names of a campaign's refs, which docs/formats.md describes."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 from pytest_autoresearch.errors import RepositoryError
@@ -21,56 +10,27 @@ NAMESPACE = "refs/autoresearch"
 BRANCHES = "refs/heads/autoresearch"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class CampaignRefs:
     """The refs of the campaign *tag*; the tag ``*`` stands for every campaign in patterns."""
 
-    tag: str
-
-    @property
-    def root(self) -> str:
-        """The name that all refs but the branch lie below; no ref has this name itself."""
-        return f"{NAMESPACE}/{self.tag}"
-
-    @property
-    def branch(self) -> str:
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self.branch = f"autoresearch/{tag}"
         """The short name of the branch."""
-        return f"autoresearch/{self.tag}"
-
-    @property
-    def head(self) -> str:
+        self.head = f"{BRANCHES}/{tag}"
         """The full name of the branch."""
-        return f"{BRANCHES}/{self.tag}"
-
-    @property
-    def header(self) -> str:
+        self.root = f"{NAMESPACE}/{tag}"
+        """The name that all refs but the branch lie below; no ref has this name itself."""
+        self.header = self.trial(0)
         """The commit that the campaign started with."""
-        return self.trial(0)
-
-    @property
-    def claim(self) -> str:
+        self.claim = f"{self.root}/claim"
         """The commit of the last claim."""
-        return f"{self.root}/claim"
-
-    @property
-    def costs(self) -> str:
+        self.costs = f"{self.root}/costs/total"
         """The blob with the sum of all costs."""
-        return f"{self.root}/costs/total"
-
-    @property
-    def commits(self) -> str:
+        self.commits = f"{self.root}/*"
         """The pattern of the header, the trials and the claim."""
-        return f"{self.root}/*"
-
-    @property
-    def numbered(self) -> str:
-        """The pattern of the header and the trials."""
-        return f"{self.root}/[0-9]*"
-
-    @property
-    def logs(self) -> str:
+        self.logs = f"{self.root}/log/*"
         """The pattern of the logs."""
-        return f"{self.root}/log/*"
 
     def trial(self, number: int) -> str:
         """Return the ref of a trial."""

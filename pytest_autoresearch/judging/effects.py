@@ -28,9 +28,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple, Self, TypeAlias
 
-from pytest_autoresearch.judging.noise import Noise, normal_cdf, normal_pdf
+from pytest_autoresearch.judging.noise import normal_cdf, normal_pdf
 
 SCALES = tuple(16.0 * 0.5**k for k in range(9))
 DIRECTION_PRIOR = 0.7, 0.12, 0.18  # of worse, better and even effects
@@ -44,7 +45,6 @@ OUTLIER = 1e6  # units of the noise; a larger difference is taken as it is
 
 Table: TypeAlias = tuple[tuple[float, float, float], ...]
 """A figure for each scale, and for worse, better and even effects: shape [9][3]."""
-NO_COUNTS: Table = ((0.0, 0.0, 0.0),) * len(SCALES)
 
 
 class Posterior(NamedTuple):
@@ -56,19 +56,33 @@ class Posterior(NamedTuple):
     """The probability that the effect is below the threshold asked for."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Effects:
-    """The learned prior of an effect."""
+    """The prior of an effect, as learned from the trials so far."""
 
     unit: float
     """The noise, in the unit of the metric."""
-    counts: Table
-    weights: Table
+    counts: Table = ((0.0, 0.0, 0.0),) * len(SCALES)
 
-    @classmethod
-    def initial(cls, noise: Noise) -> Self:
-        """Return the prior before the first trial."""
-        return cls(noise.std, NO_COUNTS, weights_of(NO_COUNTS))
+    @cached_property
+    def weights(self) -> Table:
+        """How often each direction comes, times how large its effects are.
+
+        Improvements are too few to learn their scales alone: their prior is what worse effects have taught.
+        """
+        worse, better, even = zip(*self.counts, strict=True)
+        sizes = shares_of(worse, SIGNED_SCALE_PRIOR)
+        columns = (sizes, shares_of(better, sizes), shares_of(even, SYMMETRIC_SCALE_PRIOR))
+        seen = sum(worse), sum(better), sum(even)
+        trials = DIRECTION_PSEUDOCOUNT + sum(seen)
+        shares = [
+            (DIRECTION_PSEUDOCOUNT * share + count) / trials
+            for share, count in zip(DIRECTION_PRIOR, seen, strict=True)
+        ]
+        return tuple(
+            (shares[0] * worse, shares[1] * better, shares[2] * even)
+            for worse, better, even in zip(*columns, strict=True)
+        )
 
     def after(self, difference: float, std: float) -> Self:
         """Learn from one more trial, in which *difference* was measured with a standard error *std*."""
@@ -84,7 +98,7 @@ class Effects:
             (worse + more[0] / total, better + more[1] / total, even + more[2] / total)
             for (worse, better, even), more in zip(self.counts, found, strict=True)
         )
-        return dataclasses.replace(self, counts=counts, weights=weights_of(counts))
+        return dataclasses.replace(self, counts=counts)
 
     def posterior(self, difference: float, std: float, threshold: float) -> Posterior:
         """Return what is known of an effect that was measured as *difference* with a *std* above 0.
@@ -135,26 +149,6 @@ def components(difference: float, std: float) -> Iterator[tuple[float, float, fl
         centre = difference * scale * scale * precision
         width = scale * math.sqrt(variance * precision)
         yield likelihood, centre, width, normal_cdf(centre / width)
-
-
-def weights_of(counts: Table) -> Table:
-    """Return the weights: how often each direction comes, times how large its effects are.
-
-    Improvements are too few to learn their scales alone: their prior is what is learned from worse effects.
-    """
-    worse, better, even = zip(*counts, strict=True)
-    sizes = shares_of(worse, SIGNED_SCALE_PRIOR)
-    columns = (sizes, shares_of(better, sizes), shares_of(even, SYMMETRIC_SCALE_PRIOR))
-    seen = sum(worse), sum(better), sum(even)
-    trials = DIRECTION_PSEUDOCOUNT + sum(seen)
-    shares = [
-        (DIRECTION_PSEUDOCOUNT * share + count) / trials
-        for share, count in zip(DIRECTION_PRIOR, seen, strict=True)
-    ]
-    return tuple(
-        (shares[0] * worse, shares[1] * better, shares[2] * even)
-        for worse, better, even in zip(*columns, strict=True)
-    )
 
 
 def shares_of(counts: Sequence[float], prior: Sequence[float]) -> list[float]:

@@ -1,7 +1,7 @@
 """The decision on a proposal: keep, discard, or measure again. Pure.
 
     δ         true effect of the proposal, see :mod:`~pytest_autoresearch.judging.effects`
-    θ         acceptance threshold of δ, see :func:`acceptance_threshold`
+    θ         acceptance threshold of δ, see :meth:`JudgeState.acceptance_threshold`
     p         confidence: the probability P(δ < θ) that a keep needs
     v         variance of δ, given the runs so far
     s, n      noise of one run; number of further runs
@@ -21,16 +21,10 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from pytest_autoresearch.judging.effects import OUTLIER, Effects, Posterior
-from pytest_autoresearch.judging.noise import (
-    Estimate,
-    Noise,
-    normal_cdf,
-    normal_pdf,
-    t_quantile,
-)
+from pytest_autoresearch.judging.noise import Estimate, Noise, normal_cdf, normal_pdf, t_quantile
 from pytest_autoresearch.records.measurement import format_score
 from pytest_autoresearch.records.spec import Direction
 
@@ -80,52 +74,114 @@ class Judgement:
     """One line, like ``-0.0031 ± 0.0008 after 2 runs, 4 tokens shorter``."""
 
 
-def judge(
-    scores: Sequence[float],
-    incumbent: Estimate,
-    noise: Noise,
-    effects: Effects,
-    policy: JudgePolicy,
-    *,
-    code_size_change: int = 0,
-    simplicity_budget_used: float = 0.0,
-) -> Judgement:
-    """Decide on a candidate.
+@dataclasses.dataclass(frozen=True, slots=True)
+class JudgeState:
+    """What is known between two trials. It follows from the first baseline and every trial since."""
 
-    Args:
-        scores: of its runs so far, none or more.
-        incumbent: what is known of the incumbent's score.
-        noise: of one run.
-        effects: the prior of an effect.
-        policy: how the user wants it.
-        code_size_change: the candidate's code size less the incumbent's, in tokens.
-        simplicity_budget_used: see :func:`acceptance_threshold`.
-    """
-    if not scores:
-        unknown = Estimate(incumbent.mean, math.inf)
-        return Judgement("measure candidate", 0.0, math.inf, unknown, incumbent, "not measured yet")
-    sign, confidence = policy.sign, policy.confidence
-    difference = sign * (statistics.fmean(scores) - incumbent.mean)
-    own_std = noise.std / math.sqrt(len(scores))
-    std = math.hypot(own_std, incumbent.std)
-    threshold = acceptance_threshold(policy, incumbent, noise, code_size_change, simplicity_budget_used)
-    action: Action
-    if not effects.unit or std < effects.unit / OUTLIER or abs(difference) > OUTLIER * effects.unit:
-        action = "keep" if difference < threshold else "discard"
-        reason = describe(sign * difference, std, len(scores), code_size_change)
-        return Judgement(action, sign * difference, std, Estimate.of(scores, noise), incumbent, reason)
-    effect = effects.posterior(difference, std, threshold)
-    quantile = required_quantile(confidence, noise.dof)
-    action = decide(effect, threshold, quantile)
-    # A keep at a high confidence is certain enough. A high confidence also makes further runs cheaper.
-    if len(scores) < MAX_RUNS and not (action == "keep" and confidence > 0.5):
-        cost = RERUN_COST * min(1.0, 2 * (1 - confidence)) * effects.expected_gain(std)
-        if worth_rerunning(effect, threshold, noise, cost, quantile):
-            action = "measure incumbent" if incumbent.std > own_std else "measure candidate"
-    estimates = split_residual(incumbent, own_std, difference, effect, sign)
-    effect_std = math.sqrt(effect.variance)
-    reason = describe(sign * effect.mean, effect_std, len(scores), code_size_change)
-    return Judgement(action, sign * effect.mean, effect_std, *estimates, reason)
+    policy: JudgePolicy
+    incumbent: Estimate
+    noise: Noise
+    """From the first baseline, and from every version that was run more than once in a trial since."""
+    effects: Effects
+    simplicity_budget_used: float = 0.0
+    """What keeps of shorter code have cost so far, each at one standard deviation above its expected cost."""
+
+    @classmethod
+    def initial(cls, policy: JudgePolicy, incumbent: Estimate, noise: Noise) -> Self:
+        """Return the state before the first trial."""
+        return cls(policy, incumbent, noise, Effects(noise.std))
+
+    def judge(
+        self, scores: Sequence[float], incumbent_scores: Sequence[float] = (), code_size_change: int = 0
+    ) -> Judgement:
+        """Decide on a candidate, or ask for another run.
+
+        Args:
+            scores: of the candidate's runs so far, none or more.
+            incumbent_scores: of the incumbent's runs since the last trial.
+            code_size_change: the candidate's code size less the incumbent's, in tokens.
+        """
+        incumbent, noise = self.incumbent_after(incumbent_scores), self.noise.pooled(scores, incumbent_scores)
+        if not scores:
+            unknown = Estimate(incumbent.mean, math.inf)
+            return Judgement("measure candidate", 0.0, math.inf, unknown, incumbent, "not measured yet")
+        policy, effects, sign = self.policy, self.effects, self.policy.sign
+        difference = sign * (statistics.fmean(scores) - incumbent.mean)
+        own_std = noise.std / math.sqrt(len(scores))
+        std = math.hypot(own_std, incumbent.std)
+        threshold = self.acceptance_threshold(incumbent, noise, code_size_change)
+        action: Action
+        if not effects.unit or std < effects.unit / OUTLIER or abs(difference) > OUTLIER * effects.unit:
+            action = "keep" if difference < threshold else "discard"
+            reason = describe(sign * difference, std, len(scores), code_size_change)
+            return Judgement(action, sign * difference, std, Estimate.of(scores, noise), incumbent, reason)
+        effect = effects.posterior(difference, std, threshold)
+        both = 2 * policy.confidence - 1
+        # Beyond 7 a normal has no weight left.
+        quantile = math.copysign(min(t_quantile(abs(both), noise.dof), 7.0), both)
+        action = decide(effect, threshold, quantile)
+        # A keep at a high confidence is certain enough. A high confidence also makes further runs cheaper.
+        if len(scores) < MAX_RUNS and not (action == "keep" and policy.confidence > 0.5):
+            cost = RERUN_COST * min(1.0, 2 * (1 - policy.confidence)) * effects.expected_gain(std)
+            if worth_rerunning(effect, threshold, noise, cost, quantile):
+                action = "measure incumbent" if incumbent.std > own_std else "measure candidate"
+        estimates = split_residual(incumbent, own_std, difference, effect, sign)
+        effect_std = math.sqrt(effect.variance)
+        reason = describe(sign * effect.mean, effect_std, len(scores), code_size_change)
+        return Judgement(action, sign * effect.mean, effect_std, *estimates, reason)
+
+    def acceptance_threshold(self, incumbent: Estimate, noise: Noise, code_size_change: int) -> float:
+        """Return θ: above 0, how much worse a candidate may be; below 0, how much better it has to be.
+
+        A longer candidate has to gain the price of its tokens. A shorter one may lose it, or half a noise (in
+        proportion, if it is shorter by less than 20 tokens). All such keeps of a campaign together may have
+        cost one noise, the simplicity budget; otherwise many small deletions, each within the noise, would
+        add up.
+
+        At a low noise, a tiny improvement can be certain. A user who asks for certainty asks for a gain that
+        matters: the smallest effect size of interest (Lakens, Scheel & Isager 2018, "Equivalence testing for
+        psychological research", AMPPS 1:259). A shorter candidate does not need it.
+        """
+        level = abs(incumbent.mean)
+        worth = -self.policy.code_size_price * level * code_size_change
+        if worth <= 0:
+            return worth - MIN_EFFECT * max(0.0, 2 * self.policy.confidence - 1) * level
+        lenient = noise.std / 2 * min(1.0, -code_size_change / FULL_LENIENCY)
+        return max(worth, min(lenient, max(noise.std - self.simplicity_budget_used, 0.0)))
+
+    def incumbent_after(self, scores: Sequence[float]) -> Estimate:
+        """Return the estimate of the incumbent's score after more runs of it."""
+        estimate = self.incumbent
+        for score in scores:
+            estimate = estimate.updated(score, self.noise)
+        return estimate
+
+    def after(
+        self,
+        scores: Sequence[float],
+        incumbent_scores: Sequence[float],
+        *,
+        kept: bool,
+        code_size_change: int = 0,
+    ) -> Self:
+        """Return the state after a trial with these scores; the arguments are those of :meth:`judge`."""
+        noise, incumbent = self.noise.pooled(scores, incumbent_scores), self.incumbent_after(incumbent_scores)
+        if not scores:
+            return dataclasses.replace(self, noise=noise, incumbent=incumbent)
+        judgement = self.judge(scores, incumbent_scores)
+        std = math.hypot(noise.std / math.sqrt(len(scores)), incumbent.std)
+        difference = self.policy.sign * (statistics.fmean(scores) - incumbent.mean)
+        # The unit of effects is the first noise above 0.
+        effects = self.effects if self.effects.unit else Effects(noise.std)
+        loss = self.policy.sign * judgement.difference + judgement.std
+        cost = max(loss, 0.0) if kept and code_size_change < 0 else 0.0
+        return dataclasses.replace(
+            self,
+            simplicity_budget_used=self.simplicity_budget_used + cost,
+            noise=noise,
+            incumbent=judgement.candidate if kept else judgement.incumbent,
+            effects=effects.after(difference, std),
+        )
 
 
 def decide(effect: Posterior, threshold: float, quantile: float) -> Literal["keep", "discard"]:
@@ -168,27 +224,6 @@ def split_residual(
     )
 
 
-def acceptance_threshold(
-    policy: JudgePolicy, incumbent: Estimate, noise: Noise, code_size_change: int, budget_used: float
-) -> float:
-    """Return θ: above 0, how much worse a candidate may be; below 0, how much better it has to be.
-
-    A longer candidate has to gain the price of its tokens. A shorter one may lose it, or half a noise (in
-    proportion, if it is shorter by less than 20 tokens). All such keeps of a campaign together may have cost
-    one noise, the simplicity budget; otherwise many small deletions, each within the noise, would add up.
-
-    At a low noise, a tiny improvement can be certain. A user who asks for certainty asks for a gain that
-    matters: the smallest effect size of interest (Lakens, Scheel & Isager 2018, "Equivalence testing for
-    psychological research", AMPPS 1:259). A shorter candidate does not need it.
-    """
-    level = abs(incumbent.mean)
-    worth = -policy.code_size_price * level * code_size_change
-    if worth <= 0:
-        return worth - MIN_EFFECT * max(0.0, 2 * policy.confidence - 1) * level
-    lenient = noise.std / 2 * min(1.0, -code_size_change / FULL_LENIENCY)
-    return max(worth, min(lenient, max(noise.std - budget_used, 0.0)))
-
-
 def describe(difference: float, std: float, runs: int, code_size_change: int) -> str:
     """Return the reason of a judgement."""
     text = f"{format_score(difference, '+')} ± {format_score(std)} after {runs} run{'s' * (runs > 1)}"
@@ -196,9 +231,3 @@ def describe(difference: float, std: float, runs: int, code_size_change: int) ->
         size, way = abs(code_size_change), "longer" if code_size_change > 0 else "shorter"
         text += f", {size} token{'s' * (size > 1)} {way}"
     return text
-
-
-def required_quantile(confidence: float, dof: int) -> float:
-    """Return the quantile of Student's t at *confidence*, cut at 7, where a normal has no weight left."""
-    both = 2 * confidence - 1
-    return math.copysign(min(t_quantile(abs(both), dof), 7.0), both)

@@ -36,20 +36,19 @@ class Noise:
         Raises:
             ValueError: no group has two runs.
         """
-        dof = sum(len(group) - 1 for group in groups if group)
-        if not dof:
+        noise = cls(0.0, 0).pooled(*groups)
+        if not noise.dof:
             raise ValueError("the noise is estimated from at least two runs of one version")
-        squares = sum(statistics.variance(group) * (len(group) - 1) for group in groups if len(group) > 1)
-        return cls(math.sqrt(squares / dof), dof)
+        return noise
 
     def pooled(self, *groups: Sequence[float]) -> Self:
         """Add more groups of identical runs. A group of one run adds nothing."""
-        if all(len(group) < 2 for group in groups):
+        known = [group for group in groups if len(group) > 1]
+        if not known:
             return self
-        more = type(self).of(*groups)
-        dof = self.dof + more.dof
-        squares = self.std**2 * self.dof + more.std**2 * more.dof
-        return type(self)(math.sqrt(squares / dof), dof)
+        squares = sum(statistics.variance(group) * (len(group) - 1) for group in known)
+        dof = self.dof + sum(len(group) - 1 for group in known)
+        return type(self)(math.sqrt((self.std**2 * self.dof + squares) / dof), dof)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -110,10 +110,10 @@ class Margins:
     def learned(
         cls, trials: Iterable[CurvePair], repeats: Iterable[Points], std: float, direction: Direction
     ) -> Self:
-        """Learn from every trial of a campaign.
+        """Learn from every trial of a campaign, oldest first.
 
         Args:
-            trials: those that ran to their end, oldest first.
+            trials: those that ran to their end.
             repeats: loss curves of identical runs, the baseline's.
             std: the noise of the score.
             direction: of better scores.
@@ -151,19 +151,10 @@ class PruneRule:
     margins: Margins
 
     def __call__(self, points: Points) -> str | None:
-        """Return in one line why a run with this curve so far should end; None lets it go on.
-
-        Only the last point counts.
-        """
-        excesses = _excesses(points, self.incumbent_curve)
+        """Return in one line why a run whose curve ends with the last of *points* should end, or None."""
         tenth = max((i for i, point in enumerate(_whole(points), 1) if point is not None), default=0)
-        if (
-            tenth == 0
-            or (excess := excesses[tenth - 1]) is None
-            or (margin := self.margins.at(tenth)) is None
-        ):
-            return None
-        if not excess > margin:
+        excess, margin = _excesses(points, self.incumbent_curve)[tenth - 1], self.margins.at(tenth)
+        if excess is None or margin is None or excess <= margin:
             return None
         at = f"at {10 * tenth} % its loss is {format_score(excess)} above the incumbent's"
         return f"{at}, the margin is {format_score(margin)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TypeAlias
 
-from pytest_autoresearch.judging.state import JudgeState
+from pytest_autoresearch.judging.judge import JudgeState
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
 """The loop of a campaign: ask, run, judge, tell.
 
-May import executors, agents and campaign, and what these may import. Knows nothing of pytest.
+May import settings, executors, agents and campaign, and what these may import. Knows nothing of pytest.
 """

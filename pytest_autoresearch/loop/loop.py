@@ -6,6 +6,7 @@ import dataclasses
 import secrets
 import time
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Protocol
 
 from pytest_autoresearch.agents.briefing import Briefing
@@ -18,13 +19,12 @@ from pytest_autoresearch.errors import (
     StorageError,
 )
 from pytest_autoresearch.executors.base import Executor, RunOutcome, RunRequest
-from pytest_autoresearch.judging.pruning import PruneRule
-from pytest_autoresearch.loop.asking import BriefingMaker
 from pytest_autoresearch.loop.stopping import Stopping
 from pytest_autoresearch.loop.trial import TrialSetup, TrialTask
 from pytest_autoresearch.loop.watch import Watch
 from pytest_autoresearch.records.proposal import Failure, Proposal, checked
 from pytest_autoresearch.records.trial import Decision, Trial
+from pytest_autoresearch.settings import Settings
 from pytest_autoresearch.source import files as source
 
 
@@ -46,45 +46,38 @@ class Host(Protocol):
     def idle(self) -> None:
         """Do small things while runs are in progress; called several times a second."""
 
-    def report(self, decided: DecidedTrial) -> None:
-        """Tell of a trial that is decided and stored."""
+    def report(self, trial: Trial, started: float, stopped: float) -> None:
+        """Tell of a trial that is stored, asked for and decided at these seconds since the epoch."""
 
     def wait(self, seconds: float) -> None:
         """Wait before agents that had no answer are asked again."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class DecidedTrial:
-    """A trial that is decided and stored."""
+class Surroundings:
+    """What proposals are made for: what agents are told, and what holds for every run."""
 
-    trial: Trial
-    started: float
-    """When its first run was asked for, in seconds since the epoch."""
-    stopped: float
-    """When it was decided."""
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class TrialInFlight:
-    """A trial whose number is reserved, and that is not decided."""
-
-    number: int
-    base: str
-    """The commit of the incumbent that it was made from."""
-    briefing: Briefing
-    task: TrialTask
-    started: float
+    program: str
+    """The text of ``program.md``, empty if there is none."""
+    fixed: str
+    """The text of ``prepare.py``, empty if there is none."""
+    device: str
+    """The column of ``per_device`` in use."""
+    hidden: tuple[Path, ...]
+    """Files and folders that no agent may read."""
+    run_seconds: float | None = None
+    """Wall time of a run; None takes the experiment's own limit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class TrialLimits:
-    """What the user has set for every trial."""
+class TrialInFlight:
+    """A trial whose number is reserved, and that is not decided."""
 
-    prune: bool = False
-    memory_soft_limit: float | None = None
-    """MiB; None takes a multiple of the start's memory."""
-    run_seconds: float | None = None
-    """Wall time of a run; None takes the experiment's own limit."""
+    briefing: Briefing
+    task: TrialTask
+    base: str
+    """The commit of the incumbent that it was made from."""
+    started: float
 
 
 class ResearchLoop:
@@ -98,18 +91,14 @@ class ResearchLoop:
         host: Host,
         writer: CampaignWriter,
         executor: Executor,
-        briefings: BriefingMaker,
-        *,
-        stopping: Stopping,
-        limits: TrialLimits,
+        settings: Settings,
+        surroundings: Surroundings,
     ) -> None:
-        self._host = host
-        self._writer = writer
+        self._host, self._writer = host, writer
+        self._settings, self._surroundings = settings, surroundings
         self._capacity = executor.capacity
         self._watch = Watch(executor, host.show, host.idle)
-        self._briefings = briefings
-        self._stopping = stopping
-        self._limits = limits
+        self._stopping = Stopping(settings.trials, settings.hours, settings.give_up_after)
         self._in_flight: dict[Future[RunOutcome], TrialInFlight] = {}
         self._reserved = writer.history.next_number - 1  # the last number that was given to a trial
         self._is_over = False  # agents have nothing more to propose
@@ -123,7 +112,7 @@ class ResearchLoop:
             StorageError: the disk is full or failing.
         """
         while True:
-            while len(self._in_flight) < self._capacity and self._may_start():
+            while len(self._in_flight) < self._capacity and not self._is_over and self._stopping.may_start():
                 self._start()
             if not self._in_flight:
                 return
@@ -131,9 +120,6 @@ class ResearchLoop:
                 trial = self._in_flight.pop(future)
                 trial.task.feed(future.result())
                 self._advance(trial)
-
-    def _may_start(self) -> bool:
-        return not self._is_over and self._stopping.may_start()
 
     def _start(self) -> None:
         """Reserve a number, ask for a proposal, and take the trial as far as it comes without waiting."""
@@ -147,15 +133,39 @@ class ResearchLoop:
         self._stopping.count()
         self._writer.branch.check_unchanged()
         task = TrialTask(self._setup(number, proposal), fresh_seed, self._check)
-        trial = TrialInFlight(number, self._writer.branch.tip, briefing, task, time.time())
-        self._advance(trial)
+        self._advance(TrialInFlight(briefing, task, self._writer.branch.tip, time.time()))
         is_full = len(self._in_flight) == self._capacity
         if is_full and self._stopping.may_follow(self._writer.history.trials):
             self._host.prefetch(self._briefing(number + 1))
 
     def _briefing(self, number: int) -> Briefing:
+        """Return the briefing for trial *number*, made while the trials in flight are measured."""
+        writer, history, settings = self._writer, self._writer.history, self._settings
         running = tuple(trial.task.proposal for trial in self._in_flight.values())
-        return self._briefings.make(number, self._stopping, running)
+        return Briefing(
+            tag=history.tag,
+            number=number,
+            program=self._surroundings.program,
+            fixed=self._surroundings.fixed,
+            files=writer.files,
+            start_files=history.header.files,
+            script_name=settings.spec.script,
+            history=history.trials,
+            score=writer.state.incumbent.mean,
+            noise=writer.state.noise.std,
+            metric=settings.spec.metric,
+            direction=settings.spec.direction,
+            memory_mb=history.header.memory_mb,
+            memory_soft_limit_mb=history.memory_soft_limit(settings.memory_soft_limit),
+            memory_limit_mb=settings.memory_limit,
+            platform=history.incumbent.platform,
+            trials_left=self._stopping.trials_left,
+            seconds_left=self._stopping.seconds_left,
+            cost=history.usage.cost + sum(proposal.usage.cost for proposal in running),
+            max_cost=settings.agents.max_cost,
+            running=running,
+            hidden=self._surroundings.hidden,
+        )
 
     def _proposed(self, briefing: Briefing) -> Proposal | None:
         try:
@@ -169,29 +179,23 @@ class ResearchLoop:
             raise LoopFailed(f"no proposal: {type(error).__name__}: {error}") from error
 
     def _setup(self, number: int, proposal: Proposal) -> TrialSetup:
-        writer, history, limits = self._writer, self._writer.history, self._limits
-        margins = history.margins(writer.state.noise.std) if limits.prune else None
+        writer, history, settings = self._writer, self._writer.history, self._settings
         return TrialSetup(
             proposal,
             writer.files,
             writer.state,
-            writer.unassigned_scores,
-            prune=None if margins is None else PruneRule(history.curve, margins),
-            memory_soft_limit=history.memory_soft_limit(limits.memory_soft_limit),
+            tuple(run.score for run in writer.unassigned),
+            prune=history.prune_rule(writer.state) if settings.prune else None,
+            memory_soft_limit=history.memory_soft_limit(settings.memory_soft_limit),
             overheads=history.incumbent.overheads,
-            limit=limits.run_seconds,
+            limit=self._surroundings.run_seconds,
             log=writer.logs.path(number),
         )
 
     def _check(self, proposal: Proposal) -> None:
-        """Check that a proposal is worth a run.
-
-        Raises:
-            ProposalRefused: it cannot run, or it is no experiment: it does what the incumbent or an earlier
-                trial does.
-        """
-        incumbent, briefings = self._writer.files, self._briefings
-        files = source.checked(proposal.files, incumbent, briefings.spec, briefings.device, briefings.fixed)
+        """Raise ProposalRefused if a proposal cannot run, or does what the incumbent or a trial has done."""
+        spec, around = self._settings.spec, self._surroundings
+        files = source.checked(proposal.files, self._writer.files, spec, around.device, around.fixed)
         number = self._writer.history.trial_like(files)
         if number is not None:
             raise ProposalRefused(f"the same script as {f'trial {number}' if number else 'at the start'}")
@@ -201,7 +205,7 @@ class ResearchLoop:
         while True:
             match step := trial.task.next():
                 case RunRequest():
-                    self._in_flight[self._watch.submit(f"trial {trial.number}", step)] = trial
+                    self._in_flight[self._watch.submit(f"trial {trial.briefing.number}", step)] = trial
                     return
                 case Failure():
                     trial.task.feed(self._repaired(trial, step))
@@ -218,28 +222,23 @@ class ResearchLoop:
             return error
 
     def _conclude(self, trial: TrialInFlight, decision: Decision) -> None:
-        """Store a decided trial, and tell of it.
-
-        Raises:
-            LoopFailed: the loop cannot go on after it.
-        """
+        """Store a decided trial, and tell of it; raise LoopFailed if the loop cannot go on after it."""
+        number, problem = trial.briefing.number, None
         if trial.base != self._writer.branch.tip:
-            raise LoopFailed(f"trial {trial.number} was made from a version that is no longer the incumbent")
-        problem = None
+            raise LoopFailed(f"trial {number} was made from a version that is no longer the incumbent")
         try:
-            self._writer.add_trial(trial.number, trial.task.proposal, decision)
+            self._writer.add_trial(number, trial.task.proposal, decision)
         except RepositoryError as error:
             problem = error
-        history = self._writer.history
-        if problem is not None and (not history.trials or history.trials[-1].number != trial.number):
-            raise LoopFailed(f"trial {trial.number} could not be stored: {problem}") from problem
-        stored = history.trials[-1]
-        self._host.report(DecidedTrial(stored, trial.started, time.time()))
+        trials = self._writer.history.trials
+        if problem is not None and (not trials or trials[-1].number != number):
+            raise LoopFailed(f"trial {number} could not be stored: {problem}") from problem
+        self._host.report(trials[-1], trial.started, time.time())
         if problem is not None:
             raise LoopFailed(str(problem)) from problem
-        if reason := self._stopping.reason_to_give_up(history.trials):
+        if reason := self._stopping.reason_to_give_up(trials):
             raise LoopFailed(reason)
-        if seconds := self._stopping.wait_after(stored):
+        if seconds := self._stopping.wait_after(trials[-1]):
             self._host.wait(seconds)
 
 

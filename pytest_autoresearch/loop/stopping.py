@@ -17,41 +17,31 @@ class Stopping:
     """What is left of the trials and the time that a session was given."""
 
     def __init__(self, trials: int | None, hours: float | None, give_up_after: int | None) -> None:
-        """Start the clock.
-
-        Args:
-            trials: that may be started; None is no limit.
-            hours: during which trials are started; None is no limit.
-            give_up_after: trials in a row without a score, after which the loop ends; None is never.
-        """
-        self._trials = math.inf if trials is None else trials
+        """Start the clock; the arguments are those of :class:`~pytest_autoresearch.settings.Settings`."""
+        self.trials_left = trials
+        """How many trials may still be started; None is no limit."""
         self._deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
         self._give_up_after = give_up_after
-        self._unanswered = 0  # trials in a row
-
-    @property
-    def trials_left(self) -> int | None:
-        """How many trials may still be started; None is no limit."""
-        return None if self._trials == math.inf else int(self._trials)
+        self._wait = 0.0
 
     @property
     def seconds_left(self) -> float | None:
         """For how long trials are started; None is no limit."""
         return None if self._deadline == math.inf else self._deadline - time.monotonic()
 
-    def may_start(self) -> bool:
-        """Tell whether another trial may be started."""
-        return self._trials > 0 and time.monotonic() < self._deadline
+    def may_start(self, seconds: float = 0.0) -> bool:
+        """Tell whether another trial may be started, so many *seconds* from now."""
+        return self.trials_left != 0 and time.monotonic() + seconds < self._deadline
 
     def count(self) -> None:
         """Count a trial that is started."""
-        self._trials -= 1
+        if self.trials_left is not None:
+            self.trials_left -= 1
 
     def may_follow(self, trials: Sequence[Trial]) -> bool:
         """Tell whether another trial will start if the present one takes as long as the last *trials*."""
         seconds = [run.wall_seconds for trial in trials for run in trial.measurements]
-        longest = max(seconds[-RECENT:], default=0.0)
-        return self._trials > 0 and time.monotonic() + longest < self._deadline
+        return self.may_start(max(seconds[-RECENT:], default=0.0))
 
     def reason_to_give_up(self, trials: Sequence[Trial]) -> str | None:
         """Return why the loop should end after these *trials*; None if it should go on."""
@@ -66,10 +56,6 @@ class Stopping:
 
     def wait_after(self, trial: Trial) -> float:
         """Return the seconds to wait before agents are asked again: longer and longer during an outage."""
-        self._unanswered = self._unanswered + 1 if trial.unanswered else 0
-        if not self._unanswered or not self._trials:
-            return 0.0
-        wait = min(
-            FIRST_WAIT * 2.0 ** (self._unanswered - 1), LONGEST_WAIT, self._deadline - time.monotonic()
-        )
-        return max(wait, 0.0)
+        self._wait = min(2 * self._wait or FIRST_WAIT, LONGEST_WAIT) if trial.unanswered else 0.0
+        left = 0.0 if self.trials_left == 0 else self._deadline - time.monotonic()
+        return max(min(self._wait, left), 0.0)

@@ -1,7 +1,7 @@
-"""One trial, from its proposal to its decision. Sans-IO, as h11 is for HTTP.
+"""One trial, from its proposal to its decision, without I/O.
 
-Everything that affects the state of a trial is in :class:`TrialTask`. It says what it needs next, and is fed
-what came back; it starts no run, asks no agent, and reads no file, no clock and no random source::
+A :class:`TrialTask` says what it needs next, and is fed what came back; it starts no run, asks no agent, and
+reads no file, no clock and no random source::
 
     task = TrialTask(setup, draw_seed, check)
     while not isinstance(step := task.next(), Decision):
@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pytest_autoresearch.errors import ProposalRefused
-from pytest_autoresearch.executors.base import FailureKind, Role, RunFailure, RunOutcome, RunRequest
-from pytest_autoresearch.judging.judge import Judgement
+from pytest_autoresearch.executors.base import Role, RunFailure, RunOutcome, RunRequest
+from pytest_autoresearch.judging.judge import Judgement, JudgeState
 from pytest_autoresearch.judging.pruning import PruneRule
 from pytest_autoresearch.judging.rules import Always, MayBeKept, ProbeRule
-from pytest_autoresearch.judging.state import JudgeState
 from pytest_autoresearch.records.measurement import Measurement, format_score, mean_score
 from pytest_autoresearch.records.overheads import Overheads
 from pytest_autoresearch.records.proposal import Failure, Proposal, checked
@@ -34,14 +33,7 @@ MAX_REPAIRS = 3
 RepairRequest: TypeAlias = Failure
 """What the hook ``pytest_autoresearch_fix`` is given."""
 
-VERDICTS: Mapping[FailureKind, Verdict] = {
-    "crashed": "crashed",
-    "out of memory": "out of memory",
-    "timeout": "timeout",
-    "refused": "refused",
-    "pruned": "discarded",
-}
-REPAIRABLE: tuple[FailureKind, ...] = "crashed", "out of memory"
+REPAIRABLE: tuple[Verdict, ...] = "crashed", "out of memory"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +46,7 @@ class TrialSetup:
     state: JudgeState
     """After the last decided trial."""
     incumbent_scores: tuple[float, ...] = ()
-    """Scores of runs that the incumbent had since then, and that belong to no trial yet."""
+    """Of runs that the incumbent had since then, and that belong to no trial yet."""
     prune: PruneRule | None = None
     """Applies to the candidate's first run only."""
     memory_soft_limit: float | None = None
@@ -69,11 +61,7 @@ class TrialSetup:
 class TrialTask:
     """The state of one trial.
 
-    Args:
-        setup: what the trial starts from.
-        draw_seed: returns a fresh seed. No seed tells whether it is used for the candidate or the incumbent.
-        check: raises :class:`ProposalRefused` if a proposal is not worth a run. It is called with the first
-            proposal and with each repaired one.
+    *check* raises :class:`ProposalRefused` if a proposal, repaired or not, is not worth a run.
     """
 
     def __init__(
@@ -82,9 +70,7 @@ class TrialTask:
         draw_seed: Callable[[], int],
         check: Callable[[Proposal], None] = lambda _proposal: None,
     ) -> None:
-        self._setup = setup
-        self._draw_seed = draw_seed
-        self._check = check
+        self._setup, self._draw_seed, self._check = setup, draw_seed, check
         self.proposal = setup.proposal
         """The proposal as it is now, repaired or not, with the cost of every repair."""
         self.crashes: list[str] = []
@@ -111,12 +97,10 @@ class TrialTask:
         return self._step
 
     def feed(self, answer: object) -> None:
-        """Take the answer to the last request.
+        """Take the answer to the last request: to a :class:`RunRequest` a :class:`RunOutcome`.
 
-        Args:
-            answer: to a :class:`RunRequest` a :class:`RunOutcome`. To a :data:`RepairRequest` a proposal,
-                None for no repair, or the exception that the attempt ended with; anything else that an agent
-                answers is a failed attempt too.
+        To a :data:`RepairRequest` it is a proposal, None for no repair, or the exception that the attempt
+        ended with; anything else that an agent answers is a failed attempt too.
 
         Raises:
             RuntimeError: nothing was requested.
@@ -179,8 +163,9 @@ class TrialTask:
             self._incumbent_failed = False
             return None
         if role == "candidate":
-            is_repairable = result.kind in REPAIRABLE and not self.runs
-            return self._failed(VERDICTS[result.kind], result.reason, result.log, is_repairable=is_repairable)
+            verdict: Verdict = "discarded" if result.kind == "pruned" else result.kind
+            is_repairable = verdict in REPAIRABLE and not self.runs
+            return self._failed(verdict, result.reason, result.log, is_repairable=is_repairable)
         if self._incumbent_failed:
             reason = f"the incumbent, measured again, failed twice: {result.reason}"
             return self._decided("discarded", single_line(reason, 300))
@@ -196,21 +181,24 @@ class TrialTask:
         return self._decided(verdict, reason)
 
     def _after_repair(self, request: RepairRequest, answer: object) -> Decision | None:
-        repaired = parsed_repair(answer)
-        if isinstance(repaired, Exception):
-            self._no_fix = single_line(f"no fix: {type(repaired).__name__}: {repaired}")
-        if not isinstance(repaired, Proposal):
+        if answer is None:
             return self._decided(self._verdict, request.reason)
-        old, usage = self.proposal, self.proposal.usage + repaired.usage
+        try:
+            if isinstance(answer, Exception):
+                raise answer  # noqa: TRY301 - it is no repair, as an answer that is no proposal
+            repaired = checked(answer)
+        except Exception as error:  # noqa: BLE001 - the answer's own code may run here
+            self._no_fix = single_line(f"no fix: {type(error).__name__}: {error}")
+            return self._decided(self._verdict, request.reason)
+        old = self.proposal
+        self.proposal = dataclasses.replace(old, usage=old.usage + repaired.usage)
         if repaired.unanswered:
             self._no_fix = f"no fix: {repaired.unanswered}"
-            self.proposal = dataclasses.replace(old, usage=usage)
             return self._decided(self._verdict, request.reason)
         self.proposal = dataclasses.replace(
-            repaired,
-            agent=old.agent,
-            usage=usage,
-            declined_by=old.declined_by,
+            self.proposal,
+            files=repaired.files,
+            description=repaired.description,
             hypothesis=repaired.hypothesis or old.hypothesis,
         )
         self.crashes.append(request.reason)
@@ -218,33 +206,21 @@ class TrialTask:
         return None
 
     def _decided(self, verdict: Verdict, reason: str) -> Decision:
+        times = len(self.crashes)
+        repaired = f"repaired {times} time{'s' * (times > 1)}" if times else ""
+        if remarks := ", ".join(filter(None, (repaired, self._no_fix))):
+            reason = f"{reason} ({remarks})"
         return Decision(
             verdict,
-            reason + self._repairs(),
+            reason,
             tuple(self.runs),
             tuple(self.incumbent_runs),
             self.code_size_change if self.runs else 0,
             tuple(self.crashes),
         )
 
-    def _repairs(self) -> str:
-        times = len(self.crashes)
-        repaired = f"repaired {times} time{'s' * (times > 1)}" if times else ""
-        remarks = ", ".join(filter(None, (repaired, self._no_fix)))
-        return f" ({remarks})" if remarks else ""
-
     def _memory(self) -> str:
         used = max((run.memory_mb for run in self.runs if run.memory_mb), default=0.0)
         limit = self._setup.memory_soft_limit
         over = limit is not None and used > limit
         return f", {used:.0f} MB of memory, {limit:.0f} is the soft limit" if over else ""
-
-
-def parsed_repair(answer: object) -> Proposal | Exception | None:
-    """Return the proposal that an agent has answered, None, or the exception that says why it is neither."""
-    if answer is None or isinstance(answer, Exception):
-        return answer
-    try:
-        return checked(answer)
-    except Exception as error:  # noqa: BLE001 - the answer's own code may run here
-        return error

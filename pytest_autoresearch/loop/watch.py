@@ -17,18 +17,9 @@ class Watch:
     """
 
     def __init__(
-        self,
-        executor: Executor,
-        show: Callable[[str, str], None],
-        idle: Callable[[], None] = lambda: None,
+        self, executor: Executor, show: Callable[[str, str], None], idle: Callable[[], None] = lambda: None
     ) -> None:
-        """Wait for runs of *executor*.
-
-        Args:
-            executor: that makes the runs.
-            show: called with the name of a run and the last line that it has printed.
-            idle: called several times a second while runs are in progress.
-        """
+        """Call *show* with the name of a run and its last line, and *idle* several times a second."""
         self._executor = executor
         self._show = show
         self._idle = idle

@@ -27,12 +27,12 @@ class BaselineItem(ExperimentItem):
         """
         experiment = self.experiment
         stored = experiment.baseline()
-        if stored is not None and stored.tree == experiment.tree:
+        if stored is not None and stored.tree == experiment.repository.tree_of(experiment.files):
             self._reproduce(stored)
         elif experiment.settings.research:
-            files = experiment.files
+            files, caches = experiment.files, experiment.first_cache_use
             seeds = range(1, FIRST_RUNS + 1)
-            self.measured = tuple(self.measure(self.request(files, seed, is_first=True)) for seed in seeds)
+            self.measured = tuple(self.measure(files, seed, cache_use=caches) for seed in seeds)
             noise = Noise.of([run.score for run in self.measured])
             self._pass(f"noise {format_score(noise.std)} in {FIRST_RUNS} runs")
         else:
@@ -44,15 +44,14 @@ class BaselineItem(ExperimentItem):
             if experiment.repository.tip_of(stored.start) is None:
                 lacks = "; the start is not in this clone: run 'git fetch --unshallow'"
             else:
-                start = experiment.repository.files_at(stored.start, experiment.spec)
-        request = self.request(
+                start = experiment.repository.files_at(stored.start)
+        run = self.measure(
             experiment.files,
             fresh_seed(),
             score_claim_split=start is not None,
-            is_first=True,
+            cache_use=experiment.first_cache_use,
             overheads=stored.overheads,
         )
-        run = self.measure(request)
         known = stored.estimate.mean
         self.measured = (run,)
         if abs(run.score - known) > stored.tolerance:
@@ -72,9 +71,7 @@ class BaselineItem(ExperimentItem):
     def _gain_since(self, start: dict[str, str], run: Measurement, stored: Baseline) -> str:
         """Measure what the campaign began with beside *run*, and return what was gained."""
         try:
-            before = self.measure(
-                self.request(start, run.seed, score_claim_split=True, overheads=stored.overheads)
-            )
+            before = self.measure(start, run.seed, score_claim_split=True, overheads=stored.overheads)
         except AssertionFailure as error:
             return f"its campaign's start no longer runs: {error}"
         return f"{Claim.of((before,), (run,), stored.noise)} from its campaign's start"

@@ -7,7 +7,7 @@ import pytest
 from pytest_autoresearch.campaign import checkout
 from pytest_autoresearch.errors import AssertionFailure
 from pytest_autoresearch.executors.base import RunFailure, RunRequest
-from pytest_autoresearch.judging.state import JudgeState
+from pytest_autoresearch.judging.judge import JudgeState
 from pytest_autoresearch.loop.loop import fresh_seed
 from pytest_autoresearch.loop.trial import TrialSetup, TrialTask
 from pytest_autoresearch.plugin.baseline import MEASURE
@@ -30,28 +30,18 @@ class CandidateItem(ExperimentItem):
         stored = experiment.baseline()
         if stored is None:
             raise AssertionFailure("no baseline is known for this platform", MEASURE)
-        if checkout.tree(experiment.repository, experiment.spec) == stored.tree:
+        if checkout.tree(experiment.repository) == stored.tree:
             pytest.skip(f"{self.path.name} is the baseline")
         files = experiment.working_files()
-        state = JudgeState.initial(
-            experiment.settings.judge.policy(experiment.spec.direction), stored.estimate, stored.noise
-        )
-        incumbent = experiment.repository.files_of(stored.tree, experiment.spec, stored.commit)
+        state = JudgeState.initial(experiment.settings.policy, stored.estimate, stored.noise)
+        incumbent = experiment.repository.files_of(stored.tree, stored.commit)
         if incumbent is None:
             raise AssertionFailure(
                 "the baseline's files are not in this clone", "run 'git fetch --unshallow'"
             )
-        task = TrialTask(
-            TrialSetup(
-                Proposal(files, "the working tree"),
-                incumbent,
-                state,
-                max_repairs=0,
-                overheads=stored.overheads,
-                limit=self.limit,
-            ),
-            fresh_seed,
-        )
+        proposal, needs = Proposal(files, "the working tree"), stored.overheads
+        setup = TrialSetup(proposal, incumbent, state, max_repairs=0, overheads=needs, limit=self.limit)
+        task = TrialTask(setup, fresh_seed)
         decision = self._decision(task)
         score, estimate = mean_score(task.runs), stored.estimate
         self.note(**{stored.metric: score})

@@ -27,11 +27,11 @@ class Experiment:
     settings: Settings
     repository: Repository
     site: Site
-    fixed_files: dict[str, str]
-    """Path and text of each fixed file, as it is committed."""
+    fixed: str
+    """The text of the committed ``prepare.py``, empty if there is none."""
     executor: Executor
-    is_at_start: bool = False
-    """Whether the committed version is the one that the campaign started with."""
+    first_cache_use: CacheUse = "empty"
+    """How the runs of a baseline use compilers' caches: those of a campaign's start fill them."""
 
     @classmethod
     def open(cls, settings: Settings, on_line: OnLine, revision: str = "HEAD") -> Experiment:
@@ -41,19 +41,17 @@ class Experiment:
             RepositoryError: there is no repository, or something is not committed.
             RunFailed: ``prepare.py`` failed.
         """
-        spec, runs = settings.spec, settings.runs
-        repository, fixed = Repository.of(spec.path), {}
+        spec, budget = settings.spec, settings.time_budget
+        repository, fixed = Repository(spec), {}
         for name in spec.fixed:
-            path = repository.path_of(spec.folder / name)
             if (spec.folder / name).exists():
-                repository.require(path, revision)
-            if text := repository.committed(path, revision):
+                repository.require(name, revision)
+            if text := repository.committed(name, revision):
                 fixed[name] = text
-        site = Site.of(
-            fixed, spec.direction, time_budget=runs.time_budget, enforcer=runs.enforcer, on_line=on_line
-        )
-        config = RunConfig(spec, site, fixed, runs.time_budget, runs.enforcer, runs.memory_limit)
-        return cls(settings, repository, site, fixed, LocalExecutor(config))
+        enforcer = settings.enforcer
+        site = Site.of(fixed, spec.direction, time_budget=budget, enforcer=enforcer, on_line=on_line)
+        config = RunConfig(spec, site, fixed, budget, enforcer, settings.memory_limit)
+        return cls(settings, repository, site, fixed.get(PREPARE, ""), LocalExecutor(config))
 
     @property
     def spec(self) -> ExperimentSpec:
@@ -61,29 +59,14 @@ class Experiment:
         return self.settings.spec
 
     @property
-    def fixed(self) -> str:
-        """The text of the committed ``prepare.py``, empty if there is none."""
-        return self.fixed_files.get(PREPARE, "")
-
-    @property
     def program(self) -> str:
         """The text of the committed ``program.md``, empty if there is none."""
-        return self.repository.committed(self.repository.path_of(self.spec.folder / self.spec.program)) or ""
+        return self.repository.committed(self.spec.program) or ""
 
     @property
     def files(self) -> dict[str, str]:
         """Path and text of each editable file, as it is committed."""
-        return self.repository.files_at("HEAD", self.spec)
-
-    @property
-    def tree(self) -> str:
-        """The git tree of the committed editable files."""
-        return self.repository.tree_of(self.files)
-
-    @property
-    def first_cache_use(self) -> CacheUse:
-        """How the runs of a baseline use compilers' caches: those of a campaign's start fill them."""
-        return "fill" if self.is_at_start else "empty"
+        return self.repository.files_at("HEAD")
 
     def working_files(self) -> dict[str, str]:
         """Return path and text of each editable file in the working tree.
@@ -103,10 +86,6 @@ class Experiment:
         path = self.spec.folder / self.spec.baseline
         stored = baseline.read(path.read_text(encoding="utf-8") if path.exists() else None)
         return baseline.find(stored, self.site.platform, self.spec.metric)
-
-    def close(self) -> None:
-        """End every run, and release the scorer."""
-        self.executor.close()
 
 
 EXPERIMENT = pytest.StashKey[Experiment]()

@@ -67,8 +67,7 @@ def _configure_replay(config: pytest.Config, settings: Settings) -> None:
     from pytest_autoresearch.plugin.replay import STORED_TRIAL
 
     assert settings.replay is not None
-    repository = Repository.of(settings.spec.path)
-    config.stash[STORED_TRIAL] = StoredTrial.load(repository, settings.spec, *settings.replay)
+    config.stash[STORED_TRIAL] = StoredTrial.load(Repository(settings.spec), *settings.replay)
     config.args = [f"{settings.spec.path}::replay"]
 
 
@@ -76,7 +75,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     settings = config.stash[options.SETTINGS]
     if not settings.asked:
         return []
-    from pytest_autoresearch.plugin.header import header
+    from pytest_autoresearch.plugin.preparing import header
 
     return header(settings)
 

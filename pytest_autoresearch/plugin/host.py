@@ -16,9 +16,9 @@ from pytest_autoresearch.plugin.trial import TrialItem
 if TYPE_CHECKING:
     from pytest_autoresearch.agents.briefing import Briefing
     from pytest_autoresearch.agents.chain import AgentChain
-    from pytest_autoresearch.loop.loop import DecidedTrial
     from pytest_autoresearch.plugin.baseline import BaselineItem
     from pytest_autoresearch.records.proposal import Failure, Proposal
+    from pytest_autoresearch.records.trial import Trial
     from pytest_autoresearch.settings import Settings
 
 
@@ -33,7 +33,7 @@ class SessionHost:
         self._baseline = baseline
         self._chain = chain
         self._metric = settings.spec.metric
-        self._is_endless = settings.loop.trials is None
+        self._is_endless = settings.trials is None
         self._live = LiveLine(session.config, "trial")
 
     def propose(self, briefing: Briefing) -> Proposal | None:
@@ -68,18 +68,23 @@ class SessionHost:
         if self._chain is not None:
             self._chain.budget.record()
 
-    def report(self, decided: DecidedTrial) -> None:
+    def report(self, trial: Trial, started: float, stopped: float) -> None:
         """Run the trial's test, and call the hook ``pytest_autoresearch_decided``.
 
         Raises:
             LoopFailed: a hook failed.
         """
         self._live.clear()
-        trial, session, parent = decided.trial, self._session, self._baseline.parent
+        session, parent = self._session, self._baseline.parent
         assert parent is not None
         name = f"trial[{trial.number:04d}-{slug(trial.description)}]"
         item: TrialItem = TrialItem.from_parent(
-            parent, name=name, nodeid=f"{parent.nodeid}::{name}", decided=decided, metric=self._metric
+            parent,
+            name=name,
+            nodeid=f"{parent.nodeid}::{name}",
+            trial=trial,
+            times=(started, stopped),
+            metric=self._metric,
         )
         if self._is_endless:
             session.testscollected += 1

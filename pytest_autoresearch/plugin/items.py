@@ -16,7 +16,6 @@ from pytest_autoresearch.loop.watch import Watch
 from pytest_autoresearch.plugin.experiment import EXPERIMENT, Experiment
 from pytest_autoresearch.plugin.progress import LiveLine
 from pytest_autoresearch.records.measurement import Measurement
-from pytest_autoresearch.records.overheads import Overheads
 
 if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo
@@ -53,42 +52,17 @@ class ExperimentItem(pytest.Item):
         kind = [("trust", run.trust), ("sandbox", run.sandbox)]
         self.user_properties += [note for note in kind if note not in self.user_properties]
 
-    def request(
-        self,
-        files: Mapping[str, str],
-        seed: int,
-        *,
-        score_claim_split: bool = False,
-        is_first: bool = False,
-        overheads: Overheads | None = None,
-    ) -> RunRequest:
-        """Return the request for a run whose sealed score is probed in every row.
+    def request(self, files: Mapping[str, str], seed: int, **conditions: Any) -> RunRequest:
+        """Return the request for a run whose sealed score is probed in every row."""
+        return RunRequest("candidate", files, seed, Always(answer=True), limit=self.limit, **conditions)
 
-        Args:
-            files: path and text of each editable file.
-            seed: of the run.
-            score_claim_split: whether it is also scored on the text that no verdict sees.
-            is_first: whether its compilers' caches begin empty, as those of a baseline do.
-            overheads: what the run may take beside its training; None is no limit.
-        """
-        return RunRequest(
-            "candidate",
-            files,
-            seed,
-            Always(answer=True),
-            score_claim_split=score_claim_split,
-            cache_use=self.experiment.first_cache_use if is_first else "copy",
-            overheads=overheads,
-            limit=self.limit,
-        )
-
-    def measure(self, request: RunRequest) -> Measurement:
-        """Make a run and return its measurement.
+    def measure(self, files: Mapping[str, str], seed: int, **conditions: Any) -> Measurement:
+        """Make such a run and return its measurement.
 
         Raises:
             AssertionFailure: it gave no score.
         """
-        result = self.outcome(request).result
+        result = self.outcome(self.request(files, seed, **conditions)).result
         if isinstance(result, RunFailure):
             raise AssertionFailure(result.reason, *result.tail)
         return result

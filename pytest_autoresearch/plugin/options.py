@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from pytest_autoresearch.agents.agent import AgentOptions
 from pytest_autoresearch.errors import SandboxUnavailable, UsageError
 from pytest_autoresearch.plugin import selection
 from pytest_autoresearch.records.spec import ExperimentSpec
-from pytest_autoresearch.settings import JudgeSettings, LoopSettings, RunSettings, Settings
+from pytest_autoresearch.settings import Settings
 
 if TYPE_CHECKING:
     from pytest_autoresearch.sandbox.policy import Enforcer
@@ -42,17 +42,19 @@ def add_options(parser: pytest.Parser) -> None:
         "separate several with commas, the next one is asked when one has no answer (default: the hook in "
         "conftest.py, else the tuner)",
     )
+    positive = _below(math.inf, "a positive number")
+    probability = _below(1, "a probability between 0 and 1")
+    kept = "the probability of an improvement that a keep requires (default: 0.4; 0.95 is strict)"
     for name, metavar, kind, text in (
         ("trials", "N", _count, "stop after N trials (default: no limit); 0 only measures and claims"),
-        ("hours", "H", _positive, "start no trial after H hours"),
+        ("hours", "H", positive, "start no trial after H hours"),
         ("tag", "TAG", _tag, "the campaign, on branch autoresearch/TAG; it is continued if it exists"),
-        ("time-budget", "SECONDS", _positive, "seconds of training for each run"),
-        ("max-cost", "USD", _positive, "stop asking paid agents once proposals have cost this much"),
+        ("time-budget", "SECONDS", positive, "seconds of training for each run"),
+        ("max-cost", "USD", positive, "stop asking paid agents once proposals have cost this much"),
+        ("replay", "TAG/NUMBER", _trial, "measure an earlier trial again"),
+        ("confidence", "P", probability, kept),
     ):
         group.addoption(f"--autoresearch-{name}", type=kind, metavar=metavar, help=text)
-    group.addoption(
-        "--autoresearch-replay", type=_trial, metavar="TAG/NUMBER", help="measure an earlier trial again"
-    )
     group.addoption(
         "--autoresearch-sandbox",
         metavar="NAME",
@@ -61,23 +63,17 @@ def add_options(parser: pytest.Parser) -> None:
         help="the sandbox of runs (default: auto, the best that this machine has)",
     )
     group.addoption(
-        "--autoresearch-confidence",
-        type=_confidence,
-        metavar="P",
-        help="the probability of an improvement that a keep requires (default: 0.4; 0.95 is strict)",
-    )
-    group.addoption(
         "--autoresearch-prune",
         action="store_true",
         help="end a run early when its loss is too far above the incumbent's at the same share of the budget",
     )
-    parser.addini("autoresearch_experiment", "the script of the experiment", default="experiment/train.py")
-    parser.addini("autoresearch_metric", "the name of the score that the script prints", default="val_bpb")
-    parser.addini("autoresearch_direction", "minimize or maximize", default="minimize")
     for name, text, default in (
+        ("experiment", "the script of the experiment", "experiment/train.py"),
+        ("metric", "the name of the score that the script prints", "val_bpb"),
+        ("direction", "minimize or maximize", "minimize"),
         (
             "token_price",
-            "what a token of Python has to gain, as a share of the score; 0 for nothing",
+            "what a token of Python has to gain, as a share of the score; 0: nothing",
             "0.000005",
         ),
         ("memory_soft_limit", "MB that a run should stay below; auto: 1.5 times the start's memory", "auto"),
@@ -89,18 +85,10 @@ def add_options(parser: pytest.Parser) -> None:
         ("claude_effort", "the effort of Claude's thinking: low, medium, high, xhigh, max or none", "medium"),
     ):
         parser.addini(f"autoresearch_{name}", text, default=default)
-    parser.addini(
-        "autoresearch_claude_cache",
-        "mark the stable part of Claude's prompt for its cache",
-        "bool",
-        default=True,
-    )
-    parser.addini(
-        "autoresearch_prices",
-        "prices of models: MODEL INPUT OUTPUT [CACHE_WRITE CACHE_READ], US dollars per million tokens",
-        "linelist",
-        default=[],
-    )
+    cached = "mark the stable part of Claude's prompt for its cache"
+    parser.addini("autoresearch_claude_cache", cached, "bool", default=True)
+    prices = "prices of models: MODEL INPUT OUTPUT [CACHE_WRITE CACHE_READ], US dollars per million tokens"
+    parser.addini("autoresearch_prices", prices, "linelist", default=[])
 
 
 def read(config: pytest.Config) -> Settings:
@@ -110,41 +98,44 @@ def read(config: pytest.Config) -> Settings:
         UsageError: a value, or a combination of options, is invalid.
         StorageError: no sandbox can be tried, for nothing can be written.
     """
-    option = config.getoption
-    spec = _spec(config)
+    option, ini, spec = config.getoption, config.getini, _spec(config)
     is_told = option("help") or option("version")
     research = option("autoresearch") and not is_told
     replay = None if is_told else option("autoresearch_replay")
-    asked = frozenset({"baseline" if research else "replay"}) if research or replay else None
-    settings = Settings(
+    if research or replay:
+        asked = frozenset({"baseline" if research else "replay"})
+    else:
+        asked = selection.asked(config, spec.path)
+    selection.check(config, spec.path, asked, research=research, replay=replay)
+    return Settings(
         spec=spec,
-        asked=selection.asked(config, spec.path) if asked is None else asked,
+        agents=AgentOptions(
+            script=spec.path,
+            timeout=_number(config, "autoresearch_agent_timeout") or math.inf,
+            sandbox=ini("autoresearch_agent_sandbox"),
+            max_cost=option("autoresearch_max_cost"),
+            prices=tuple(ini("autoresearch_prices")),
+            effort=ini("autoresearch_claude_effort"),
+            cache=ini("autoresearch_claude_cache"),
+        ),
+        agent_names=tuple(option("autoresearch_agent") or ()),
+        asked=asked,
         research=research,
         replay=replay,
         planning=any(option(name, False) for name in ("collectonly", "setupplan", "setuponly")),
         tag=option("autoresearch_tag"),
         keep_logs=_whole(config, "autoresearch_keep_logs", "all", least=0),
-        judge=JudgeSettings(
-            confidence=option("autoresearch_confidence"),
-            code_size_price=_number(config, "autoresearch_token_price", least=0.0) or 0.0,
-            prune=option("autoresearch_prune"),
-            memory_soft_limit=_number(config, "autoresearch_memory_soft_limit"),
-        ),
-        agents=_agents(config, spec),
-        agent_names=tuple(option("autoresearch_agent") or ()),
-        loop=LoopSettings(
-            trials=option("autoresearch_trials"),
-            hours=option("autoresearch_hours"),
-            give_up_after=_whole(config, "autoresearch_give_up_after", "never", least=1),
-        ),
-    )
-    selection.check(config, settings)
-    runs = RunSettings(
         time_budget=option("autoresearch_time_budget"),
-        enforcer=_enforcer(option("autoresearch_sandbox")) if settings.asked else "none",
         memory_limit=_number(config, "autoresearch_memory_limit"),
+        memory_soft_limit=_number(config, "autoresearch_memory_soft_limit"),
+        confidence=option("autoresearch_confidence"),
+        code_size_price=_number(config, "autoresearch_token_price", least=0.0) or 0.0,
+        prune=option("autoresearch_prune"),
+        trials=option("autoresearch_trials"),
+        hours=option("autoresearch_hours"),
+        give_up_after=_whole(config, "autoresearch_give_up_after", "never", least=1),
+        enforcer=_enforcer(option("autoresearch_sandbox")) if asked else "none",  # last: it tries some
     )
-    return dataclasses.replace(settings, runs=runs)
 
 
 def _spec(config: pytest.Config) -> ExperimentSpec:
@@ -159,19 +150,6 @@ def _spec(config: pytest.Config) -> ExperimentSpec:
         editable=(script.name,),
         metric=config.getini("autoresearch_metric"),
         direction=direction,
-    )
-
-
-def _agents(config: pytest.Config, spec: ExperimentSpec) -> AgentOptions:
-    ini = config.getini
-    return AgentOptions(
-        script=spec.path,
-        timeout=_number(config, "autoresearch_agent_timeout") or math.inf,
-        sandbox=ini("autoresearch_agent_sandbox"),
-        max_cost=config.getoption("autoresearch_max_cost"),
-        prices=tuple(ini("autoresearch_prices")),
-        effort=ini("autoresearch_claude_effort"),
-        cache=ini("autoresearch_claude_cache"),
     )
 
 
@@ -213,25 +191,19 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _below(most: float, what: str) -> Callable[[str], float]:
+    """Return the type of an option whose value is between 0 and *most*; *what* is said of others."""
 
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return number
 
-def _confidence(text: str) -> float:
-    number = _float(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a probability between 0 and 1")
-    return number
-
-
-def _positive(text: str) -> float:
-    number = _float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return number
+    return read
 
 
 def _tag(text: str) -> str:

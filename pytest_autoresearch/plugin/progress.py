@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 from pytest_autoresearch.text import MARK, single_line
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import pytest
 
 REDRAW = 0.1  # seconds between redraws on a terminal
@@ -40,9 +38,7 @@ class LiveLine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.clear()
 
     def clear(self) -> None:
@@ -88,6 +84,13 @@ class LiveLine:
         if self._capture is None:
             return contextlib.nullcontext()
         return self._capture.global_and_fixture_disabled()  # type: ignore[no-any-return]  # a plugin, untyped
+
+
+def say(config: pytest.Config, line: str) -> None:
+    """Write a line to the terminal, unless pytest is quiet."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and reporter.verbosity >= 0:
+        reporter.write_line(line)
 
 
 def fit(text: str, width: int) -> str:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_autoresearch.errors import UsageError
-
-if TYPE_CHECKING:
-    from pytest_autoresearch.settings import Settings
 
 RESEARCH_ONLY = ("trials", "hours", "tag", "agent", "max-cost")
 
@@ -32,31 +28,29 @@ def asked(config: pytest.Config, script: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-def check(config: pytest.Config, settings: Settings) -> None:
+def check(
+    config: pytest.Config, script: Path, asked: frozenset[str], *, research: bool, replay: object
+) -> None:
     """Check that the options fit together.
 
     Raises:
         UsageError: they do not.
     """
-    script = settings.spec.path
-    if settings.asked and (config.getoption("dist", "no") != "no" or hasattr(config, "workerinput")):
+    if asked and (config.getoption("dist", "no") != "no" or hasattr(config, "workerinput")):
         raise UsageError("an experiment needs the machine to itself", hint="run it without -n (or with -n0)")
-    if settings.research and settings.replay:
+    if research and replay:
         raise UsageError("--autoresearch-replay measures an earlier trial: give it without --autoresearch")
+    for option in () if research else RESEARCH_ONLY:
+        if config.getoption(f"autoresearch_{option.replace('-', '_')}") is not None:
+            raise UsageError(f"--autoresearch-{option} needs --autoresearch")
+    if research and not script.is_file():
+        raise UsageError(f"there is no experiment at {script}: set autoresearch_experiment in the ini file")
     own = {(place, item) for place in _places(config, script) for item in ("", "baseline")}
     others = [path.name for path, item in _paths(config) if (path, item) not in own]
-    if settings.replay and others:
-        raise UsageError(f"--autoresearch-replay runs {script.name} alone: drop {', '.join(others)}")
-    if not settings.research:
-        for option in RESEARCH_ONLY:
-            if config.getoption(f"autoresearch_{option.replace('-', '_')}") is not None:
-                raise UsageError(f"--autoresearch-{option} needs --autoresearch")
-        return
-    if not script.is_file():
-        raise UsageError(f"there is no experiment at {script}: set autoresearch_experiment in the ini file")
-    if others:
-        raise UsageError(f"--autoresearch runs {script.name} alone: drop {', '.join(others)}")
-    if config.getoption("lf", False) or config.getoption("failedfirst", False):
+    if others and (research or replay):
+        option = "--autoresearch" if research else "--autoresearch-replay"
+        raise UsageError(f"{option} runs {script.name} alone: drop {', '.join(others)}")
+    if research and (config.getoption("lf", False) or config.getoption("failedfirst", False)):
         raise UsageError("--autoresearch starts from the baseline: drop --lf and --ff")
 
 

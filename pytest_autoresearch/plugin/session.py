@@ -13,16 +13,14 @@ import pytest
 from pytest_autoresearch.campaign.git import Repository
 from pytest_autoresearch.campaign.opening import CampaignOpener
 from pytest_autoresearch.errors import LockHeld, LoopFailed, RepositoryError, StorageError
-from pytest_autoresearch.judging.judge import JudgePolicy
-from pytest_autoresearch.loop.asking import BriefingMaker
-from pytest_autoresearch.loop.loop import ResearchLoop, TrialLimits
-from pytest_autoresearch.loop.stopping import Stopping
+from pytest_autoresearch.loop.loop import ResearchLoop, Surroundings
 from pytest_autoresearch.plugin import agents
 from pytest_autoresearch.plugin.baseline import BaselineItem
 from pytest_autoresearch.plugin.claim import ClaimItem
 from pytest_autoresearch.plugin.host import SessionHost
 from pytest_autoresearch.plugin.options import TAG
 from pytest_autoresearch.plugin.preparing import opened_experiment
+from pytest_autoresearch.plugin.progress import say
 from pytest_autoresearch.plugin.translation import end, stopped_by_signals
 from pytest_autoresearch.report.summary import summary
 from pytest_autoresearch.system import temporary
@@ -51,10 +49,10 @@ class ResearchSession:
         self._config = config
         self._settings = settings
         self._chain = chain
-        repository = Repository.of(settings.spec.path)
+        repository = Repository(settings.spec)
         tag = settings.tag or _tag_of(repository.status().branch) or _today()
         state = config.rootpath / STATE / tag
-        self._opener = CampaignOpener(repository, settings.spec, tag, state, config.rootpath / "results.tsv")
+        self._opener = CampaignOpener(repository, tag, state, config.rootpath / "results.tsv")
         self._writer: CampaignWriter | None = None
         self._recovered: list[str] = []
         if not settings.planning:
@@ -62,11 +60,7 @@ class ResearchSession:
         self._opener.check()
 
     def _lock(self, repository: Repository, tag: str) -> None:
-        """Be the only process that works on this campaign, and in this working tree.
-
-        Raises:
-            LockHeld: another process does.
-        """
+        """Be the only process that works on this campaign and in this working tree, or raise LockHeld."""
         held = contextlib.ExitStack()
         self._config.add_cleanup(held.close)
         elsewhere = "use another working tree: git worktree add"
@@ -88,7 +82,7 @@ class ResearchSession:
 
     def pytest_report_header(self) -> list[str]:
         """Say who proposes, to which campaign, and for how long."""
-        trials, chain = self._settings.loop.trials, self._chain
+        trials, chain = self._settings.trials, self._chain
         amount = "until stopped" if trials is None else f"trials: {trials}"
         agent = "the project's own" if chain is None else chain.name
         more = [] if chain is None else chain.header(self._settings.agents.max_cost)
@@ -103,21 +97,19 @@ class ResearchSession:
             try:
                 with opened_experiment(session, self._settings, self._opener.revision) as experiment:
                     campaign = self._opener.check_out(experiment.site.platform)
-                    experiment.is_at_start = campaign.is_at_start
-                    self._recovered += campaign.recovered
-                    self._say_recovered()
-                    session.testscollected += self._settings.loop.trials or 0
+                    experiment.first_cache_use = "fill" if campaign.is_at_start else "empty"
+                    self._say_recovered(*self._recovered, *campaign.recovered)
+                    session.testscollected += self._settings.trials or 0
                     result = yield
                     if not session.testsfailed:
                         baseline = _measured(session)
                         self._writer = campaign.start(
                             baseline.measured,
-                            self._policy,
+                            self._settings.policy,
                             device=experiment.site.profile,
                             keep_logs=self._settings.keep_logs,
                         )
-                        self._recovered += self._writer.recovered
-                        self._say_recovered()
+                        self._say_recovered(*self._writer.recovered)
                         self._research(session, experiment, self._writer, baseline)
                         self._claim(session, self._writer, baseline)
             except RepositoryError as error:
@@ -126,40 +118,22 @@ class ResearchSession:
                 end(error, f"; {self._stored()}")
         return result
 
-    @property
-    def _policy(self) -> JudgePolicy:
-        judge = self._settings.judge
-        return judge.policy(self._settings.spec.direction)
-
     def _research(
         self, session: pytest.Session, experiment: Experiment, writer: CampaignWriter, baseline: BaselineItem
     ) -> None:
-        settings = self._settings
+        settings, plugins, site = self._settings, self._config.pluginmanager, experiment.site
+        if self._chain is not None and not settings.agent_names and agents.has_own(plugins):
+            plugins.unregister(name=agents.PLUGIN)  # if the agent's conftest.py was found late
+            self._chain = None
         if self._chain is not None:
-            if not settings.agent_names and agents.has_own(self._config.pluginmanager):
-                self._config.pluginmanager.unregister(
-                    name=agents.PLUGIN
-                )  # the agent's conftest.py was found late
-                self._chain = None
-            else:
-                usages = (trial.usage for trial in writer.history.trials)
-                self._chain.budget.open(writer.costs, writer.costs.unattributed(usages))
+            usages = (trial.usage for trial in writer.history.trials)
+            self._chain.budget.open(writer.costs, writer.costs.unattributed(usages))
         host = SessionHost(session, baseline, self._chain, settings)
-        briefings = BriefingMaker(
-            writer,
-            experiment.spec,
-            experiment.program,
-            experiment.fixed,
-            experiment.site.profile,
-            experiment.site.hidden,
-            settings.agents.max_cost,
-            settings.judge.memory_soft_limit,
-            settings.runs.memory_limit,
+        surroundings = Surroundings(
+            experiment.program, experiment.fixed, site.profile, site.hidden, baseline.limit
         )
-        limits = TrialLimits(settings.judge.prune, settings.judge.memory_soft_limit, baseline.limit)
-        stopping = Stopping(settings.loop.trials, settings.loop.hours, settings.loop.give_up_after)
         try:
-            ResearchLoop(host, writer, experiment.executor, briefings, stopping=stopping, limits=limits).run()
+            ResearchLoop(host, writer, experiment.executor, settings, surroundings).run()
         except (LoopFailed, RepositoryError) as error:
             session.shouldfail = str(error)
             raise session.Failed(session.shouldfail) from error
@@ -174,13 +148,9 @@ class ResearchSession:
         session.testscollected += 1
         self._config.hook.pytest_runtest_protocol(item=claim, nextitem=None)
 
-    def _say_recovered(self) -> None:
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity >= 0:
-            for line in self._recovered:
-                reporter.ensure_newline()
-                reporter.write_line(f"recovered: {line}")
-        self._recovered.clear()
+    def _say_recovered(self, *lines: str) -> None:
+        for line in lines:
+            say(self._config, f"recovered: {line}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -216,20 +186,14 @@ class ResearchSession:
         if self._writer is None:
             return
         terminalreporter.write_sep("=", f"autoresearch {self._opener.tag}")
-        last = [] if self._chain is None else self._chain.remarks()
-        for line in (
-            *summary(self._writer.history, self._writer.state, self._settings.judge.memory_soft_limit),
-            *last,
-        ):
+        writer, limit = self._writer, self._settings.memory_soft_limit
+        remarks = [] if self._chain is None else self._chain.remarks()
+        for line in (*summary(writer.history, writer.state, limit), *remarks):
             terminalreporter.write_line(line)
 
 
 def _measured(session: pytest.Session) -> BaselineItem:
-    """Return the baseline's item.
-
-    Raises:
-        RepositoryError: it was deselected or skipped.
-    """
+    """Return the baseline's item, or raise RepositoryError if it was deselected or skipped."""
     for item in session.items:
         if isinstance(item, BaselineItem) and item.measured:
             return item

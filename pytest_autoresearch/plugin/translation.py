@@ -14,7 +14,7 @@ from pytest_autoresearch.system.signals import stoppable
 
 @contextlib.contextmanager
 def configuring() -> Iterator[None]:
-    """Show an error while pytest is configured in one line, and end with the error's exit code."""
+    """Show an error while pytest is configured in one line, and end with its exit code."""
     try:
         yield
     except AutoresearchError as error:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_autoresearch.errors import TrialNotKept
-from pytest_autoresearch.loop.loop import DecidedTrial
+from pytest_autoresearch.errors import AssertionFailure
 from pytest_autoresearch.plugin.items import ExperimentItem
+from pytest_autoresearch.records.trial import Trial
 
 
 class TrialItem(ExperimentItem):
     """Reports a decided trial. Nothing is measured or stored here: that is done before."""
 
-    def __init__(self, *, decided: DecidedTrial, metric: str, **arguments: Any) -> None:
+    def __init__(self, *, trial: Trial, times: tuple[float, float], metric: str, **arguments: Any) -> None:
         super().__init__(**arguments)
-        trial = decided.trial
         self.autoresearch_outcome = trial.verdict, trial.reason
-        self.autoresearch_times = decided.started, decided.stopped
+        self.autoresearch_times = times
         self.note(trial=trial.number, description=trial.description)
         self.note(verdict=trial.verdict, reason=trial.reason)
         for run in trial.measurements:
@@ -27,9 +26,9 @@ class TrialItem(ExperimentItem):
         """Fail, unless the trial was kept.
 
         Raises:
-            TrialNotKept: it was not.
+            AssertionFailure: it was not.
         """
         assert self.autoresearch_outcome is not None
         verdict, reason = self.autoresearch_outcome
         if verdict != "kept":
-            raise TrialNotKept(reason)
+            raise AssertionFailure(reason)

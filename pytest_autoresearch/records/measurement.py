@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
@@ -65,9 +64,7 @@ class Measurement:
     memory_mb: float | None = None
     """Peak memory in MiB as the script reports it: of the accelerator, or of the process on a CPU."""
     training_tokens: float | None = None
-    """Tokens trained on."""
     steps: int | None = None
-    """Optimizer steps."""
     trust: Trust = "reported"
     sandbox: str = "none"
     """Which sandbox the run was in: ``bwrap``, ``landlock`` or ``none``."""
@@ -85,8 +82,7 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object without the fields that are unknown."""
-        values = zip(FIELDS, _fields(self), strict=True)
-        known = {name: value for name, value in values if value is not None and value != ()}
+        known = {name: value for name in FIELDS if (value := getattr(self, name)) not in (None, ())}
         return known if self.overheads is None else known | {"overheads": self.overheads.to_json()}
 
     @classmethod
@@ -99,8 +95,7 @@ class Measurement:
         values = {key: value for key, value in document.items() if key in FIELDS}
         score = values.get("score")
         if not is_score(score):
-            msg = f"{single_line(repr(score), 40)} is no score"
-            raise ValueError(msg)
+            raise ValueError(f"{single_line(repr(score), 40)} is no score")
         values |= {name: possible(name, values.get(name)) for name in MOST}
         values["curve"] = tuple(values.get("curve", ()))
         if "overheads" in values:
@@ -109,7 +104,6 @@ class Measurement:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Measurement))
-_fields = operator.attrgetter(*FIELDS)
 
 
 def mean_score(measurements: Iterable[Measurement]) -> float:

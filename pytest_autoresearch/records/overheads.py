@@ -24,6 +24,8 @@ SEALING, SEALING_AT_LEAST = 5.0, 5.0  # times the baseline's; seconds
 PREDICTING, PREDICTING_AT_LEAST = 8.0, 2.0  # times the baseline's; seconds
 NODES, NODES_AT_LEAST = 16, 2_000  # times the baseline's; nodes
 
+KEYS = ("startup_seconds", "sealing_seconds", "predicting_seconds", "graph_nodes")  # of a JSON object
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Overheads:
@@ -72,12 +74,7 @@ class Overheads:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return {
-            "startup_seconds": round(self.startup, 3),
-            "sealing_seconds": round(self.sealing, 3),
-            "predicting_seconds": round(self.predicting, 3),
-            "graph_nodes": self.nodes,
-        }
+        return dict(zip(KEYS, (round(figure, 3) for figure in dataclasses.astuple(self)), strict=True))
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -86,12 +83,10 @@ class Overheads:
         Raises:
             ValueError: it is something else.
         """
-        names = ("startup_seconds", "sealing_seconds", "predicting_seconds")
         try:
-            startup, sealing, predicting = (float(document[name]) for name in names)
-            found = cls(startup, sealing, predicting, int(document["graph_nodes"]))
+            startup, sealing, predicting, nodes = (float(document[key]) for key in KEYS)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{document!r} is not what a run takes: {error}") from error
-        if not all(0 <= figure < math.inf for figure in dataclasses.astuple(found)):
+        if not all(0 <= figure < math.inf for figure in (startup, sealing, predicting, nodes)):
             raise ValueError(f"{document!r} is not what a run takes")
-        return found
+        return cls(startup, sealing, predicting, int(nodes))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-import operator
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 from pytest_autoresearch.text import single_line
 
@@ -24,7 +24,6 @@ class Usage:
     cache_read_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
-    """US dollars."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)))
@@ -37,16 +36,26 @@ class Usage:
     @property
     def counts(self) -> tuple[Any, ...]:
         """Every figure, in the order above."""
-        counts: tuple[Any, ...] = _counts(self)  # astuple copies, ten thousand times
-        return counts
+        return tuple(getattr(self, name) for name in COUNTS)  # astuple copies, ten thousand times
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures that are not 0."""
         return {name: count for name, count in zip(COUNTS, self.counts, strict=True) if count}
 
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Rebuild what :meth:`to_json` gave, from its JSON text.
+
+        Raises:
+            ValueError, TypeError: it is something else.
+        """
+        usage = cls(**json.loads(text))
+        if not usage.is_sound:
+            raise ValueError(f"{usage} cannot be")
+        return usage
+
 
 COUNTS = tuple(field.name for field in dataclasses.fields(Usage))
-_counts = operator.attrgetter(*COUNTS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

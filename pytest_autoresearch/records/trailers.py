@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 from pytest_autoresearch.records.measurement import Measurement, format_exact, format_score, mean_score
 from pytest_autoresearch.records.proposal import Usage
-from pytest_autoresearch.records.trial import VERDICTS, Trial, Verdict
+from pytest_autoresearch.records.trial import VERDICTS, Trial
 from pytest_autoresearch.text import single_line
 
 INCUMBENT_RUN = "Incumbent-Run"  # the trailer of a run of the incumbent
-
-
 RESERVED = {  # trailers that a metric may be called like
     *("Agent", "Code-Size-Change", "Constants", "Crash", "Declined-By", "Digest", "Direction", "Editable"),
     *("Experiment", "Gain", "Hypothesis", "Incumbent-Score", INCUMBENT_RUN, "Margin", "Measurement"),
     *("Metric", "Platform", "Start", "Tree", "Trial", "Trials", "Trust", "Usage", "Verdict"),
 }
-
-
 LONGEST = 400  # characters of any text in an entry
 
 
@@ -33,19 +27,27 @@ def trailer_name(metric: str) -> str:
     return f"{name}-Score" if name in RESERVED else name
 
 
-def measurement_trailers(measurements: Sequence[Measurement]) -> list[str]:
-    """Return the trust and the sandbox of the runs, and one trailer for each."""
-    kinds = [f"{run.trust}, {run.sandbox}" for run in measurements]
-    return [
-        *(f"Trust: {kind}" for kind in dict.fromkeys(kinds)),
-        *(f"Measurement: {json.dumps(run.to_json())}" for run in measurements),
-    ]
+def message_of(subject: str, text: str, trailers: Mapping[str, Sequence[object]]) -> str:
+    """Return the message of a commit; each trailer is there once for each of its values."""
+    lines = [f"{name}: {value}" for name, values in trailers.items() for value in values]
+    return "\n".join([_inert(subject), "", _inert(text), "", *lines, ""])
+
+
+def of_runs(runs: Sequence[Measurement]) -> dict[str, list[str]]:
+    """Return the trailers with the trust and the sandbox of the runs, and with each run."""
+    kinds = dict.fromkeys(f"{run.trust}, {run.sandbox}" for run in runs)
+    return {"Trust": list(kinds), "Measurement": as_json(runs)}
+
+
+def as_json(runs: Sequence[Measurement]) -> list[str]:
+    """Return each run as the value of a trailer."""
+    return [json.dumps(run.to_json()) for run in runs]
 
 
 def parse_measurements(
     trailers: Mapping[str, list[str]], name: str = "Measurement"
 ) -> tuple[Measurement, ...]:
-    """Rebuild the runs from what :func:`measurement_trailers` gave."""
+    """Rebuild the runs from what :func:`as_json` gave."""
     return tuple(Measurement.from_json(json.loads(text)) for text in trailers.get(name, []))
 
 
@@ -59,83 +61,40 @@ def trailers_of(message: str) -> dict[str, list[str]]:
 
 
 def trial_message(trial: Trial, metric: str) -> str:
-    """Return the message of the trial's commit: all that the ledger knows and the tree does not."""
-    trailers = [f"Trial: {trial.number}", f"Verdict: {trial.verdict}"]
-    if trial.score is not None:
-        trailers.append(f"{trailer_name(metric)}: {format_exact(trial.score)}")
-    trailers += [
-        f"Incumbent-Score: {format_exact(trial.incumbent_score)}",
-        *measurement_trailers(trial.measurements),
-    ]
-    if trial.code_size_change:
-        trailers.append(f"Code-Size-Change: {trial.code_size_change:+d}")
-    trailers += [f"{INCUMBENT_RUN}: {json.dumps(run.to_json())}" for run in trial.incumbent_runs]
-    trailers += [f"Crash: {crash}" for crash in trial.crashes]
-    trailers += [f"Agent: {trial.agent}"] * bool(trial.agent)
-    trailers += [f"Hypothesis: {trial.hypothesis}"] * bool(trial.hypothesis)
-    trailers += [f"Usage: {json.dumps(trial.usage.to_json())}"] * (trial.usage != Usage())
-    trailers += [f"Declined-By: {reason}" for reason in trial.declined_by]
-    # They follow from the script, but not at once: thousands of trials would take minutes to read.
-    trailers += [f"Constants: {json.dumps(dict(trial.constants))}", f"Digest: {trial.digest}"]
-    trailers.append(f"Tree: {trial.tree}")
-    return _message(_inert(trial.description), _inert(trial.reason), *trailers)
+    """Return the message of the trial's commit."""
+    trailers: dict[str, Sequence[object]] = {
+        "Trial": [trial.number],
+        "Verdict": [trial.verdict],
+        trailer_name(metric): [] if trial.score is None else [format_exact(trial.score)],
+        "Incumbent-Score": [format_exact(trial.incumbent_score)],
+        **of_runs(trial.measurements),
+        "Code-Size-Change": [f"{trial.code_size_change:+d}"] if trial.code_size_change else [],
+        INCUMBENT_RUN: as_json(trial.incumbent_runs),
+        "Crash": trial.crashes,
+        "Agent": [trial.agent] if trial.agent else [],
+        "Hypothesis": [trial.hypothesis] if trial.hypothesis else [],
+        "Usage": [json.dumps(trial.usage.to_json())] if trial.usage != Usage() else [],
+        "Declined-By": trial.declined_by,
+        # They follow from the script, but not at once: thousands of trials would take minutes to read.
+        "Constants": [json.dumps(dict(trial.constants))],
+        "Digest": [trial.digest],
+        "Tree": [trial.tree],
+    }
+    return message_of(trial.description, trial.reason, trailers)
 
 
 def header_message(
-    metric: str, machine: str, runs: Sequence[Measurement], terms: Sequence[tuple[str, str]]
+    metric: str, machine: str, runs: Sequence[Measurement], terms: Mapping[str, Sequence[str]]
 ) -> str:
     """Return the message of a campaign's header, or of a baseline that was measured anew.
 
-    Args:
-        metric: the name of the score.
-        machine: a name for it.
-        runs: of the baseline.
-        terms: trailers with what stays the same for the whole campaign.
+    The trailers *terms* stay the same for the whole campaign.
     """
     score, count = mean_score(runs), len(runs)
-    return _message(
+    return message_of(
         f"Measure the baseline on {single_line(machine, 60)}",
         f"{metric} {format_score(score)} in {count} {'run' if count == 1 else 'runs'}",
-        "Trial: 0",
-        f"{trailer_name(metric)}: {format_exact(score)}",
-        *(f"{name}: {value}" for name, value in terms),
-        *measurement_trailers(runs),
-    )
-
-
-def claim_message(
-    metric: str,
-    claim: str,
-    *,
-    trials: int,
-    gain: float,
-    margin: float,
-    start_commit: str,
-    start: Sequence[Measurement],
-    final: Sequence[Measurement],
-) -> str:
-    """Return the message of a claim.
-
-    Args:
-        metric: the name of the score.
-        claim: the gain with its margin, for the subject.
-        trials: the number of the last trial.
-        gain: the difference of the means.
-        margin: half the width of its interval.
-        start_commit: the commit that the campaign started from.
-        start: fresh runs of it.
-        final: fresh runs of the incumbent.
-    """
-    before, after = (statistics.fmean(run.claimed for run in runs) for runs in (start, final))
-    return _message(
-        f"Claim {metric} {claim}",
-        f"{format_score(before)} -> {format_score(after)} in {len(final)} fresh runs each",
-        f"Trials: {trials}",
-        f"Gain: {format_exact(gain)}",
-        f"Margin: {format_exact(margin)}",
-        f"Start: {start_commit}",
-        *(f"{INCUMBENT_RUN}: {json.dumps(run.to_json())}" for run in start),
-        *measurement_trailers(final),
+        {"Trial": [0], trailer_name(metric): [format_exact(score)], **terms, **of_runs(runs)},
     )
 
 
@@ -145,18 +104,22 @@ def parse_trial(message: str, commit: str) -> Trial:
     Raises:
         ValueError: the message is not one that :func:`trial_message` wrote.
     """
-    description, reason, trailers = _parts(message)
     # The message is untrusted: anybody with write access may have made it.
+    description, reason, *_ = *message.split("\n\n", 2), "", ""
+    trailers = trailers_of(message)
     texts = {
         name: tuple(single_line(text, LONGEST) for text in trailers.get(name, ()))
         for name in ("Agent", "Hypothesis", "Declined-By", "Crash")
     }
     try:
+        verdict = trailers["Verdict"][0]
+        if verdict not in VERDICTS:
+            raise ValueError(f"{verdict!r} is not a verdict")
         return Trial(
             number=int(trailers["Trial"][0]),
-            description=description,
-            verdict=_verdict(trailers["Verdict"][0]),
-            reason=reason,
+            description=single_line(description, LONGEST),
+            verdict=verdict,
+            reason=single_line(reason, LONGEST),
             commit=commit,
             tree=trailers["Tree"][0],
             incumbent_score=float(trailers["Incumbent-Score"][0]),
@@ -167,40 +130,14 @@ def parse_trial(message: str, commit: str) -> Trial:
             code_size_change=int(trailers.get("Code-Size-Change", ["0"])[0]),
             agent="".join(texts["Agent"][:1]),
             hypothesis="".join(texts["Hypothesis"][:1]),
-            usage=_usage(trailers["Usage"][0]) if "Usage" in trailers else Usage(),
+            usage=Usage.from_json(trailers.get("Usage", ["{}"])[0]),
             declined_by=texts["Declined-By"],
             crashes=texts["Crash"],
         )
     except (AttributeError, KeyError, OverflowError, TypeError) as error:
-        msg = f"commit {commit} is not a trial: {error}"
-        raise ValueError(msg) from error
-
-
-def _message(subject: str, body: str, *trailers: str) -> str:
-    return "\n".join([subject, "", body, "", *trailers, ""])
-
-
-def _parts(message: str) -> tuple[str, str, dict[str, list[str]]]:
-    description, _, rest = message.partition("\n\n")
-    reason = rest.partition("\n\n")[0]
-    return single_line(description, LONGEST), single_line(reason, LONGEST), trailers_of(message)
-
-
-def _usage(text: str) -> Usage:
-    usage = Usage(**json.loads(text))
-    if not usage.is_sound:
-        msg = f"{usage} cannot be"
-        raise ValueError(msg)
-    return usage
+        raise ValueError(f"commit {commit} is not a trial: {error}") from error
 
 
 def _inert(line: str) -> str:
     """Return *line* with a space before what git would take for a comment, or for a message's end."""
     return f" {line}" if line.startswith(("#", "---")) else line
-
-
-def _verdict(text: str) -> Verdict:
-    if text not in VERDICTS:
-        msg = f"{text!r} is not a verdict"
-        raise ValueError(msg)
-    return cast("Verdict", text)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from pytest_autoresearch.records.measurement import Measurement, mean_score
 from pytest_autoresearch.records.proposal import Usage
 
 Verdict = Literal["kept", "discarded", "crashed", "out of memory", "timeout", "refused"]
-VERDICTS: tuple[str, ...] = get_args(Verdict)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Value = float | int | str | bool
 
 
@@ -25,20 +24,22 @@ class Decision:
     incumbent_runs: tuple[Measurement, ...] = ()
     """The runs of the incumbent meanwhile."""
     code_size_change: int = 0
-    """How much longer its Python code is than the incumbent's, in tokens."""
+    """How much longer its Python code is than the incumbent's, in tokens; 0 if it was not measured."""
     crashes: tuple[str, ...] = ()
     """Why it crashed before its agent repaired it, each in one line."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trial:
-    """One trial as the ledger holds it: a proposal, its measurements and its verdict."""
+    """One trial as the ledger holds it: a proposal, its measurements and its verdict.
+
+    :class:`Decision` and :class:`Proposal` describe the fields that come from there.
+    """
 
     number: int
     description: str
     verdict: Verdict
     reason: str
-    """Why, in one line."""
     commit: str
     """The trial's commit, which holds the proposed files."""
     tree: str
@@ -53,17 +54,12 @@ class Trial:
     incumbent_runs: tuple[Measurement, ...] = ()
     """The runs of the incumbent since the trial before."""
     code_size_change: int = 0
-    """How much longer its Python code is than the incumbent's, in tokens; 0 if it was not measured."""
     agent: str = ""
     """The agent that proposed it; empty for a hook of the project's own."""
     hypothesis: str = ""
-    """Why it should have helped, as its agent said."""
     usage: Usage = Usage()  # noqa: RUF009 - it is frozen
-    """What the proposal has cost."""
     declined_by: tuple[str, ...] = ()
-    """The agents that had no answer when they were asked for it, and why."""
     crashes: tuple[str, ...] = ()
-    """Why it crashed before its agent repaired it."""
 
     @property
     def score(self) -> float | None:
@@ -85,14 +81,9 @@ class Trial:
         """Whether no agent had a proposal for it."""
         return self.verdict == "refused" and bool(self.declined_by) and not self.agent
 
-    def written_as(self, commit: str) -> Self:
-        """Return the entry with its commit, which is only known when the message is written."""
-        return dataclasses.replace(self, commit=commit)
-
     def to_json(self) -> dict[str, Any]:
-        """Return the entry's line of ``ledger.jsonl``, in which the runs are full objects."""
-        document = dict(zip(FIELDS, _fields(self), strict=True))
-        return document | {
+        """Return the entry's line of ``ledger.jsonl``."""
+        return {name: getattr(self, name) for name in FIELDS} | {
             "constants": dict(self.constants),
             "measurements": [run.to_json() for run in self.measurements],
             "incumbent_runs": [run.to_json() for run in self.incumbent_runs],
@@ -101,4 +92,3 @@ class Trial:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Trial))
-_fields = operator.attrgetter(*FIELDS)

@@ -6,25 +6,21 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from pytest_autoresearch.campaign.derived import STATUS
 from pytest_autoresearch.campaign.history import CampaignHistory
-from pytest_autoresearch.campaign.refs import padded
-from pytest_autoresearch.judging.state import JudgeState
+from pytest_autoresearch.campaign.refs import CampaignRefs, padded
+from pytest_autoresearch.judging.judge import JudgeState
 from pytest_autoresearch.records.measurement import format_score
-from pytest_autoresearch.records.trial import Trial
+from pytest_autoresearch.records.trial import VERDICTS, Trial
 
 
 def summary(history: CampaignHistory, state: JudgeState, memory_soft_limit: float | None) -> list[str]:
     """Return the closing lines of a session: the counts, the kept trials, the gain, and where to look.
 
-    Args:
-        history: the campaign.
-        state: what its judge knows after the last trial.
-        memory_soft_limit: the limit in MiB that the user has named, None if there is none.
+    *state* is that of the judge after the last trial, *memory_soft_limit* what the user has named, in MiB.
     """
-    entries, refs = history.trials, history.refs
+    entries, refs = history.trials, CampaignRefs(history.tag)
     counts = Counter(entry.verdict for entry in entries)
-    parts = [f"{counts[verdict]} {verdict}" for verdict in STATUS if counts[verdict]]
+    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
     trials = "1 trial" if len(entries) == 1 else f"{len(entries)} trials"
     lines = [f"{trials}: {', '.join(parts)}" if parts else "no trials yet"]
     kinds = {f"{run.trust} scores, sandbox {run.sandbox}" for entry in entries for run in entry.measurements}
@@ -58,7 +54,7 @@ def _agents(entries: Sequence[Trial]) -> Iterator[str]:
 
 def _gained(history: CampaignHistory, state: JudgeState) -> Iterator[str]:
     """Yield the claimed gain, or the estimated one if there is no claim yet."""
-    claim, metric = history.claim, history.header.metric
+    claim, metric = history.claim, history.incumbent.metric
     if claim is not None:
         start, final = (statistics.fmean(run.claimed for run in runs) for runs in (claim.start, claim.final))
         unseen = ", on text that no verdict saw" if claim.final[0].claim is not None else ""
@@ -83,7 +79,7 @@ def _memory(history: CampaignHistory, asked: float | None) -> Iterator[str]:
 def _pruned(history: CampaignHistory, state: JudgeState) -> Iterator[str]:
     entries = history.trials
     ended = sum(entry.verdict == "discarded" and entry.score is None for entry in entries)
-    replayed = history.backtest(state.noise.std)
+    replayed = history.backtest(state)
     if ended:
         yield f"pruned: {ended} of {len(entries)} trials ended early"
     if replayed.ended:

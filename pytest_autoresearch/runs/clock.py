@@ -38,49 +38,16 @@ class Calibration(Protocol):
         """Seconds of a probe at the machine's best so far."""
 
     def probe(self, count: int) -> list[float]:
-        """Do the work *count* times, and return the CPU seconds of each.
-
-        Raises:
-            ScorerUnavailable: it cannot be done.
-        """
+        """Do the work *count* times, and return the CPU seconds of each, or raise ScorerUnavailable."""
 
 
 class Clock:
-    """Wall time, or the CPU time of a run."""
-
-    def __init__(self, kind: ClockKind, process: SandboxedProcess) -> None:
-        self._kind = kind
-        self._process = process
-
-    def seconds(self) -> float:
-        """Return the seconds since an arbitrary moment."""
-        return time.monotonic() if self._kind == "wall" else self._process.cpu_seconds()
-
-    @property
-    def rate(self) -> float:
-        """What an uncounted second is worth on this clock."""
-        return 1.0
-
-    def start(self) -> None:
-        """Prepare for training, which is about to begin."""
-
-    def charge(self, seconds: float) -> None:
-        """Show the run that *seconds* of its budget are used before its training begins."""
-
-    def correct(self) -> None:
-        """Learn the machine's present speed, if it is time to; called again and again while a run trains."""
-
-    def close(self) -> None:
-        """Release what the clock holds."""
-
-
-class CalibratedClock(Clock):
-    """CPU time, each second worth what the core does in it.
+    """Wall time, or the CPU time of a run; if calibrated, a second of it is worth what the core does in it.
 
     CPU time leaves out the time slices of other processes. But it also runs while a neighbour slows the core:
-    by its caches, its memory or the core's other thread. So the run is stopped once a second, and a
-    calibration does a fixed piece of work on the same cores. The run can see how much of its budget is used,
-    and decides nothing.
+    by its caches, its memory or the core's other thread. So under a calibrated clock the run is stopped once
+    a second, and a calibration does a fixed piece of work on the same cores. The run can see how much of its
+    budget is used, and decides nothing.
 
     A run must not gain time by slowing the probe. It is stopped with all its descendants, and a probe that is
     thrown away refills the caches. If the run uses the CPU although it is stopped, the probes of that pause
@@ -88,39 +55,39 @@ class CalibratedClock(Clock):
     for :data:`SLOWEST` of that at least.
     """
 
-    def __init__(self, process: SandboxedProcess, calibration: Calibration) -> None:
-        """Begin uncorrected: until training starts, this is CPU time."""
-        super().__init__("calibrated", process)
+    rate = 1.0
+    """What a second of CPU time is worth now."""
+    page: ClockPage | None = None
+    """What the run sees of a calibrated clock."""
+
+    def __init__(self, kind: ClockKind, process: SandboxedProcess, calibration: Calibration) -> None:
+        """Begin uncorrected: until training starts, a calibrated clock is CPU time."""
+        self._kind = kind
+        self._process = process
         self._calibration = calibration
         self._probes: deque[float] = deque(maxlen=WINDOW)
         self._cpu = process.cpu_seconds()
         self._seconds = 0.0
-        self._rate = 1.0
         self._started: float | None = None
         self._due = math.inf
-        self.page = ClockPage()
+        if kind == "calibrated":
+            self.page = ClockPage()
 
     def seconds(self) -> float:
-        """Return the calibrated seconds so far."""
+        """Return the seconds since an arbitrary moment."""
+        if self._kind == "wall":
+            return time.monotonic()
         cpu = self._process.cpu_seconds()
-        self._seconds += (cpu - self._cpu) * self._rate
+        self._seconds += (cpu - self._cpu) * self.rate
         self._cpu = cpu
         return self._seconds
 
     def start(self) -> None:
-        """Learn the machine's speed.
-
-        Raises:
-            ScorerUnavailable: nothing can probe it.
-        """
-        self._probe(WINDOW)
+        """Learn the machine's speed, for training is about to begin, or raise ScorerUnavailable."""
+        if self._kind == "calibrated":
+            self._probe(WINDOW)
         self._started = self.seconds()
         self.show()
-
-    @property
-    def rate(self) -> float:
-        """What a second of CPU time is worth now."""
-        return self._rate
 
     def charge(self, seconds: float) -> None:
         """Show the run that *seconds* of its budget are used before its training begins."""
@@ -129,26 +96,22 @@ class CalibratedClock(Clock):
         self.show()
 
     def correct(self) -> None:
-        """Stop the run for a few probes, unless the last pause was less than a second ago.
-
-        Raises:
-            ScorerUnavailable: nothing can probe the speed.
-        """
+        """Stop the run for a few probes, unless the last pause was less than a second ago."""
         if time.monotonic() >= self._due:
             self._probe(PROBES)
 
     def show(self) -> float:
         """Update the page that the run sees; return the CPU seconds so far."""
         now = self.seconds()
-        if self._started is None:
-            self.page.show(0.0, self._cpu, 0.0)
-        else:
-            self.page.show(now - self._started, self._cpu, self._rate)
+        if self.page is not None:
+            used, rate = (0.0, 0.0) if self._started is None else (now - self._started, self.rate)
+            self.page.show(used, self._cpu, rate)
         return self._cpu
 
     def close(self) -> None:
         """Close the page; a run that still maps it keeps it."""
-        self.page.close()
+        if self.page is not None:
+            self.page.close()
 
     def _probe(self, count: int) -> None:
         with self._process.stopped():
@@ -156,11 +119,11 @@ class CalibratedClock(Clock):
             probes = self._calibration.probe(count)
             self.seconds()  # the time up to here, also while stopped, counts at the old rate
             if self._process.cpu_seconds() - before > MAX_CPU_WHILE_STOPPED:
-                self._rate = NOMINAL / self._calibration.quickest
+                self.rate = NOMINAL / self._calibration.quickest
             else:
                 self._probes.extend(probes)
                 slowest = self._calibration.quickest / SLOWEST
-                self._rate = NOMINAL / min(statistics.fmean(self._probes), slowest)
+                self.rate = NOMINAL / min(statistics.fmean(self._probes), slowest)
             self.show()
         self._due = time.monotonic() + INTERVAL
 
@@ -213,25 +176,19 @@ class ClockReader:
     """The run's side of a :class:`ClockPage`, for its information: the harness has its own clock."""
 
     def __init__(self, descriptor: int, at: float) -> None:
-        """Map the page.
+        """Map the page of a *descriptor*, *at* so many CPU seconds of the run's processes.
 
-        Args:
-            descriptor: of the page.
-            at: the CPU seconds of the run's processes, just now. This process's own are added from here on;
-                those of other processes come in when the page changes.
+        This process's own are added from here on; those of others come in when the page changes.
         """
         self._page = mmap.mmap(descriptor, mmap.PAGESIZE, access=mmap.ACCESS_READ)
         self._others = at - time.process_time()
 
     def seconds(self) -> float:
         """Return how much of the budget is used."""
-        used, at, rate = self._read()
-        own = time.process_time()
-        self._others = max(self._others, at - own)  # other processes have gone on since
-        return used + max(own + self._others - at, 0.0) * rate
-
-    def _read(self) -> tuple[float, float, float]:
         while True:
             version, used, at, rate, again = ClockPage.LAYOUT.unpack(self._page[: ClockPage.LAYOUT.size])
             if version == again:
-                return used, at, rate
+                break
+        own = time.process_time()
+        self._others = max(self._others, at - own)  # other processes have gone on since
+        return float(used + max(own + self._others - at, 0.0) * rate)

@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +29,8 @@ TARS = (".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz")
 LARGEST_TAR = 1 << 26  # bytes; searching a larger one takes seconds, so it is not done
 CROWD = 100  # copies in one folder; if there are more, the whole folder belongs to the data
 KERNEL = Path("/sys")  # its files are no data, and their sizes are wrong
+
+Fingerprint = Callable[[IO[bytes]], bytes | int]
 
 
 def copies(policy: Policy) -> list[Path]:
@@ -59,29 +61,24 @@ class _Originals:
         for path, size in [*files, *_files(closed, named, links=True)]:
             if size >= SMALLEST:
                 self.sizes[size].append(path)
-        self._digests: dict[int, set[bytes]] = {}
-        self._checksums: dict[int, set[int]] = {}
+        self._known: dict[tuple[int, Fingerprint], set[bytes | int]] = {}
 
     def include(self, size: int, file: IO[bytes]) -> bool:
         """Tell whether one of them has the content of *file*, which has *size* bytes."""
-        if size not in self.sizes:
-            return False
-        if size not in self._digests:
-            self._digests[size] = {_digest(original) for original in self._opened(size)}
-        return _digest(file) in self._digests[size]
+        return size in self.sizes and _digest(file) in self._fingerprints(size, _digest)
 
     def include_checksum(self, size: int, checksum: int) -> bool:
         """Tell whether one of them has that size and CRC-32."""
-        if size not in self.sizes:
-            return False
-        if size not in self._checksums:
-            self._checksums[size] = {_checksum(original) for original in self._opened(size)}
-        return checksum in self._checksums[size]
+        return size in self.sizes and checksum in self._fingerprints(size, _checksum)
 
-    def _opened(self, size: int) -> Iterator[IO[bytes]]:
-        for path in self.sizes[size]:
-            with contextlib.suppress(OSError), Path(path).open("rb") as file:
-                yield file
+    def _fingerprints(self, size: int, of: Fingerprint) -> set[bytes | int]:
+        if (size, of) not in self._known:
+            found = set()
+            for path in self.sizes[size]:
+                with contextlib.suppress(OSError), Path(path).open("rb") as file:
+                    found.add(of(file))
+            self._known[size, of] = found
+        return self._known[size, of]
 
 
 def _files(
@@ -97,16 +94,12 @@ def _files(
             entries = list(os.scandir(waiting.pop()))
         except OSError:
             continue
-        for entry in entries:
-            try:
-                if entry.path in closed:
-                    continue
+        for entry in (entry for entry in entries if entry.path not in closed):
+            with contextlib.suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
                 elif entry.is_file(follow_symlinks=links):
                     yield entry.path, entry.stat(follow_symlinks=links).st_size
-            except OSError:
-                continue
 
 
 def _is_copy(path: str, size: int, originals: _Originals) -> bool:

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-SHARED, TRAINING, VALIDATION = "shared_data", "training_data", "validation_data"
+VALIDATION = "validation_data"
+KEYS = ("shared_data", "training_data", VALIDATION)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Data:
         Raises:
             ValueError: one is not such an array, or a file does not exist; the message is one line.
         """
-        return cls(*(_paths(key, values.get(key, "[]")) for key in (SHARED, TRAINING, VALIDATION)))
+        return cls(*(_paths(key, values.get(key, "[]")) for key in KEYS))
 
     @property
     def held_back(self) -> tuple[Path, ...]:

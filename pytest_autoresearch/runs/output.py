@@ -8,7 +8,6 @@ import math
 import os
 import re
 import selectors
-import signal
 import subprocess
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from pytest_autoresearch.errors import (
 from pytest_autoresearch.runs.session import RunSession
 from pytest_autoresearch.sandbox.process import SandboxedProcess
 from pytest_autoresearch.system.log import BoundedLog
+from pytest_autoresearch.system.signals import exit_reason
 from pytest_autoresearch.text import quoted
 
 TAIL_LINES = 20  # of the output, quoted when a run crashes
@@ -75,15 +75,10 @@ def follow(
     session: RunSession | None = None,
     memory_limit: float | None = None,
 ) -> Output:
-    """Read what a run prints, and answer what it asks, until it ends; return what it printed.
+    """Read what a run prints, and answer what it asks, until it is dead; return what it printed.
 
-    Args:
-        process: the run; it is dead when this returns or raises.
-        limit: seconds of wall time; None is no limit.
-        log: a file to which the output is appended.
-        on_line: see :data:`OnLine`.
-        session: of a sealed run.
-        memory_limit: MiB that all processes of the run may use together.
+    *limit* is in seconds of wall time, and *memory_limit* in MiB of all its processes together. The output is
+    appended to *log*.
 
     Raises:
         RunTimedOut: it ran longer than *limit*, or than the limits of its session.
@@ -94,15 +89,15 @@ def follow(
         RunCrashed: its exit code was not 0 for another reason.
     """
     output = Output()
-    deadline = math.inf if limit is None else time.monotonic() + limit
-    weighed = time.monotonic()
+    began = weighed = time.monotonic()
 
     def check() -> None:
         nonlocal weighed
-        if memory_limit is not None and time.monotonic() - weighed > BETWEEN_WEIGHINGS:
-            weighed = time.monotonic()
+        now = time.monotonic()
+        if memory_limit is not None and now - weighed > BETWEEN_WEIGHINGS:
+            weighed = now
             check_memory(process.memory(), memory_limit, output.tail)
-        if time.monotonic() >= deadline:
+        if limit is not None and now - began >= limit:
             raise RunAborted(f"still running after {limit:.0f} s, its limit")
         if session is not None:
             session.check()
@@ -113,33 +108,16 @@ def follow(
             output.add(line)
             if reason := on_line(line):
                 raise RunPruned(reason)
-        failure = _exit_failure(process, output.tail)
+        _check_exit(process, output.tail)
     except RunAborted as error:
         failure = RunTimedOut(str(error), output.tail)
-    except RunCrashed as error:
+    except RunFailed as error:
         failure = error
     finally:
         process.end()
-    failure = _failure(session, failure, output.tail)
-    if failure is not None:
+    if failure := _failure(session, failure, output.tail):
         raise failure
     return output
-
-
-def _exit_failure(process: SandboxedProcess, tail: deque[str]) -> RunFailed | None:
-    """Return why a run that has closed its output failed, None if its exit code is 0."""
-    try:
-        code = process.wait(EXIT_GRACE)
-    except subprocess.TimeoutExpired:
-        return RunTimedOut(f"still running {EXIT_GRACE:.0f} s after it closed its output", tail)
-    kind = RunOutOfMemory if _is_out_of_memory(tail) else RunCrashed
-    return kind(_exit_reason(code, tail), tail) if code else None
-
-
-def check_memory(used: float, limit: float, tail: Iterable[str]) -> None:
-    """Raise :class:`RunOutOfMemory` if more MiB are *used* than the *limit*."""
-    if used > limit:
-        raise RunOutOfMemory(f"it used {used:.0f} MB of memory, its limit is {limit:.0f} MB", tail)
 
 
 def _failure(session: RunSession | None, failure: RunFailed | None, tail: Iterable[str]) -> RunFailed | None:
@@ -153,6 +131,25 @@ def _failure(session: RunSession | None, failure: RunFailed | None, tail: Iterab
     # Once it has a score, it may be slow to exit, or was killed for the scorer's sake.
     is_excused = session.score is not None and (isinstance(failure, RunTimedOut) or session.ended_for_scorer)
     return None if is_excused else failure
+
+
+def _check_exit(process: SandboxedProcess, tail: deque[str]) -> None:
+    """Raise why a run that has closed its output failed, unless its exit code is 0."""
+    try:
+        code = process.wait(EXIT_GRACE)
+    except subprocess.TimeoutExpired:
+        reason = f"still running {EXIT_GRACE:.0f} s after it closed its output"
+        raise RunTimedOut(reason, tail) from None
+    if code:
+        is_for_memory = any(OUT_OF_MEMORY.match(line.strip()) for line in tail)
+        kind = RunOutOfMemory if is_for_memory else RunCrashed
+        raise kind(_exit_reason(code, tail), tail)
+
+
+def check_memory(used: float, limit: float, tail: Iterable[str]) -> None:
+    """Raise :class:`RunOutOfMemory` if more MiB are *used* than the *limit*."""
+    if used > limit:
+        raise RunOutOfMemory(f"it used {used:.0f} MB of memory, its limit is {limit:.0f} MB", tail)
 
 
 def _lines(chunks: Iterable[bytes], log: Path | None) -> Iterator[str]:
@@ -196,13 +193,5 @@ def _chunks(
                 yield chunk
 
 
-def _is_out_of_memory(tail: deque[str]) -> bool:
-    """Tell whether the last lines of a script name an exception that means it ran out of memory."""
-    return any(OUT_OF_MEMORY.match(line.strip()) for line in tail)
-
-
 def _exit_reason(code: int, tail: deque[str]) -> str:
-    # Real-time signals have no names.
-    names = {number.value: number.name for number in signal.Signals}
-    how = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exit code {code}"
-    return f"{how}: {quoted(tail[-1])}" if tail else how
+    return f"{exit_reason(code)}: {quoted(tail[-1])}" if tail else exit_reason(code)

@@ -12,17 +12,16 @@ from pathlib import Path
 
 from pytest_autoresearch.errors import DISK_FULL, RunCrashed, StorageError
 from pytest_autoresearch.records.measurement import Measurement, is_score, possible
-from pytest_autoresearch.records.spec import ExperimentSpec
 from pytest_autoresearch.runs.clock import Calibration
 from pytest_autoresearch.runs.compiler_cache import CompilerCache
 from pytest_autoresearch.runs.config import RunConfig
-from pytest_autoresearch.runs.folder import fresh_folder
 from pytest_autoresearch.runs.output import OnLine, Output, check_memory, follow
 from pytest_autoresearch.runs.request import RunRequest
 from pytest_autoresearch.runs.session import RunSession, Scorer
 from pytest_autoresearch.sandbox import launch
 from pytest_autoresearch.sandbox.policy import Policy
 from pytest_autoresearch.sandbox.process import SandboxedProcess
+from pytest_autoresearch.system import temporary
 from pytest_autoresearch.system.channel import VARIABLE, Channel
 from pytest_autoresearch.system.files import NO_SPACE, is_full
 from pytest_autoresearch.text import MARK, quoted
@@ -40,14 +39,8 @@ def measure(
 ) -> Measurement:
     """Run an experiment once, in a fresh folder that holds its files and nothing else.
 
-    Args:
-        request: the run; its rule for pruning is not looked at.
-        config: what all runs have in common.
-        scorer: of a sealed experiment's models; another experiment needs none.
-        calibration: of a sealed experiment's clock.
-        caches: the compilers' caches that runs share; None shares none.
-        on_line: is called with each line of output, and may return why the run shall end.
-        on_start: is called with the process; another thread may then cancel it.
+    The request's rule for pruning is not looked at: *on_line* may return why the run shall end. A sealed
+    experiment needs a scorer and a calibration. After *on_start* another thread may cancel the process.
 
     Raises:
         RunTimedOut: a limit was reached.
@@ -63,7 +56,11 @@ def measure(
     if limit is None:
         limit = config.wall_seconds + (0 if scorer is None else scorer.longest)
     files = {**request.files, **config.fixed}
-    with _disk_errors(request.log), fresh_folder(files) as folder, contextlib.ExitStack() as held:
+    with (
+        _disk_errors(request.log),
+        temporary.folder("run", files) as folder,
+        contextlib.ExitStack() as held,
+    ):
         keep = None
         if caches is not None and request.cache_use == "copy":
             caches.copy_to(folder)
@@ -95,14 +92,8 @@ def measure(
                 before_training=keep,
             )
             held.callback(session.close)
-        output = follow(
-            process,
-            limit=limit,
-            log=request.log,
-            on_line=on_line,
-            session=session,
-            memory_limit=config.memory_limit,
-        )
+        memory, log = config.memory_limit, request.log
+        output = follow(process, limit=limit, log=log, on_line=on_line, session=session, memory_limit=memory)
         if session is None and keep is not None:
             keep()
     return _measurement(output, config, session, request.seed, time.monotonic() - started)
@@ -115,19 +106,19 @@ def _disk_errors(log: Path | None) -> Iterator[None]:
     A run that crashes for want of room is a :class:`StorageError` if the disk is still full when the run's
     files are gone. And a :class:`StorageError` is the run's crash if there is room again then.
     """
-    temporary = Path(tempfile.gettempdir())
+    scratch = Path(tempfile.gettempdir())
     try:
         yield
     except StorageError as error:
-        written = [temporary, *([] if log is None else [log.parent])]
+        written = [scratch, *([] if log is None else [log.parent])]
         if error.kind != DISK_FULL or any(map(is_full, written)):
             raise
         raise RunCrashed("it filled the disk", ()) from error
     except RunCrashed as error:
         said = next((line for line in error.tail if NO_SPACE.search(line)), None)
-        if said is None or not is_full(temporary):
+        if said is None or not is_full(scratch):
             raise
-        reason = f"a run failed in {str(temporary)!r}: {quoted(said.removeprefix(MARK))}"
+        reason = f"a run failed in {str(scratch)!r}: {quoted(said.removeprefix(MARK))}"
         raise StorageError(DISK_FULL, reason) from error
 
 
@@ -137,7 +128,10 @@ def _measurement(
     score = _printed_score(output, config.spec.metric) if session is None else session.score
     if score is None:
         raise RunCrashed("it ended without handing in a model", output.tail)
-    figures = {name: possible(name, _printed(output, config.spec, name)) for name in config.spec.outputs}
+    figures = {
+        field: possible(field, factor * _number(output.values.get(name, "nan")))
+        for field, (name, factor) in config.spec.outputs.items()
+    }
     memory, steps = figures.get("memory_mb"), figures.get("steps")
     if memory is not None and config.memory_limit is not None:  # only the script knows of an accelerator's
         check_memory(memory, config.memory_limit, output.tail)
@@ -164,12 +158,6 @@ def _printed_score(output: Output, metric: str) -> float:
     if not is_score(score):
         raise RunCrashed(f"{metric} is {quoted(text, 42)}", output.tail)
     return score
-
-
-def _printed(output: Output, spec: ExperimentSpec, field: str) -> float:
-    """Return the figure for a field of :class:`Measurement` that the script printed; NaN if it did not."""
-    name, factor = spec.outputs[field]
-    return factor * _number(output.values.get(name, "nan"))
 
 
 def _number(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -23,7 +24,7 @@ from pytest_autoresearch.errors import (
 )
 from pytest_autoresearch.records.measurement import LARGEST_MODEL, Scored, Split
 from pytest_autoresearch.records.overheads import Overheads
-from pytest_autoresearch.runs.clock import CalibratedClock, Calibration, Clock
+from pytest_autoresearch.runs.clock import Calibration, Clock
 from pytest_autoresearch.runs.data import Data
 from pytest_autoresearch.runs.limits import MAX_WALL_ENDING, Phase, SealedLimits
 from pytest_autoresearch.runs.request import ProbeAllRows, RunRequest
@@ -49,11 +50,7 @@ class Scorer(Protocol):
         """Seconds until a score is there or given up."""
 
     def wait(self) -> object:
-        """Start it, and wait until it is ready.
-
-        Raises:
-            ScorerUnavailable: it does not start.
-        """
+        """Wait until it is ready, or raise ScorerUnavailable."""
 
     def score(
         self,
@@ -65,21 +62,7 @@ class Scorer(Protocol):
         overheads: Overheads | None = None,
         probe_all_rows: ProbeAllRows | None = None,
     ) -> Scored:
-        """Return the score of a sealed model.
-
-        Args:
-            model: the file.
-            digest: of the model, as the run named it when its training ended.
-            share: of the rows that causality probes look at.
-            split: of the validation data.
-            overheads: what the baseline's runs took, to which the model is held; None is no limit.
-            probe_all_rows: tells whether a score is to be probed in all rows before it is returned.
-
-        Raises:
-            ModelRefused: it gets none.
-            ScorerOutOfMemory: the accelerator has no room for it.
-            ScorerUnavailable: the scorer cannot work.
-        """
+        """Return the score of a sealed model, or raise as :meth:`scoring.client.Scorer.score` does."""
 
 
 class RunSession:
@@ -113,17 +96,9 @@ class RunSession:
         calibration: Calibration,
         before_training: Callable[[], object] | None = None,
     ) -> None:
-        """Begin with the start-up.
+        """Begin with the start-up of the run *process*, at the other end of *channel*.
 
-        Args:
-            request: what the run is asked to be.
-            channel: to the run.
-            process: the run.
-            data: that it may ask for.
-            limits: that it is held to.
-            scorer: of its model.
-            calibration: of its clock.
-            before_training: is called after the start-up, off the clock; no training data was given yet.
+        *before_training* is called after the start-up, off the clock; no training data was given yet.
         """
         self._request = request
         self._channel = channel
@@ -132,10 +107,9 @@ class RunSession:
         self._limits = limits
         self._scorer = scorer
         self._before_training = before_training
-        calibrated = limits.clock == "calibrated"
-        self._clock = CalibratedClock(process, calibration) if calibrated else Clock(limits.clock, process)
-        self._took: dict[Phase, float] = {}  # seconds on the clock
-        self._charged = 0.0  # seconds of the budget that the start-up has used
+        self._clock = Clock(limits.clock, process, calibration)
+        self._startup = 0.0  # seconds on the clock
+        self._charged = 0.0  # of these the seconds that the budget was charged with
         self._digest = ""  # of the model
         self._questions = 0
         self._checked = -math.inf
@@ -150,12 +124,7 @@ class RunSession:
         return self._channel.fileno()
 
     def check(self) -> None:
-        """End a phase that has taken too long; looks twice a second at most.
-
-        Raises:
-            RunAborted: it has.
-            ScorerUnavailable: the clock cannot be kept.
-        """
+        """Raise RunAborted if a phase has taken too long; looks twice a second at most."""
         if time.monotonic() - self._checked < BETWEEN_CHECKS:
             return
         self._checked = time.monotonic()
@@ -214,8 +183,6 @@ class RunSession:
             case _:
                 raise ProtocolError("no such message")
 
-    # -- start-up and training ------------------------------------------------------------------------------
-
     def _open(self, name: str) -> None:
         descriptor = self._data.open(name)
         if descriptor is None:
@@ -232,9 +199,9 @@ class RunSession:
     def _begin_training(self) -> None:
         """Start the clock; a start-up longer than the committed script's has used some of the budget."""
         self._clock.start()
-        took = self._took[Phase.START_UP] = self._used() * self._clock.rate
+        self._startup = self._used() * self._clock.rate
         if (baseline := self._request.overheads) is not None:
-            self._charged = max(took - baseline.startup_allowed(self._limits.clock), 0.0)
+            self._charged = max(self._startup - baseline.startup_allowed(self._limits.clock), 0.0)
         if self._before_training is not None:
             self._before_training()
         self._enter(Phase.TRAINING)
@@ -242,10 +209,10 @@ class RunSession:
         self._clock.charge(self._charged)
 
     def _show_clock(self) -> None:
-        if isinstance(self._clock, CalibratedClock):
-            self._send({"at": self._clock.show()}, self._clock.page.fileno())
-        else:
+        if self._clock.page is None:
             self._send({"refused": f"this clock counts {self._limits.clock} time, and shows none"})
+        else:
+            self._send({"at": self._clock.show()}, self._clock.page.fileno())
 
     def _end_training(self, digest: str) -> None:
         self._checked = -math.inf
@@ -258,11 +225,9 @@ class RunSession:
         self._digest = digest
         self._enter(Phase.SEALING)
 
-    # -- scoring --------------------------------------------------------------------------------------------
-
     def _scored(self, descriptor: int) -> Mapping[str, Any]:
         """Score the model; return the answer to the run."""
-        self._took[Phase.SEALING] = self._used()
+        sealing = self._used()
         try:
             with _own_copy(descriptor) as model:
                 # With a claim split, that is what is probed in every row.
@@ -275,31 +240,24 @@ class RunSession:
         except ScorerOutOfMemory as error:
             self.shortage = str(error)
             return {"refused": self.shortage}
-        startup, sealing = self._took[Phase.START_UP], self._took[Phase.SEALING]
-        self.overheads = Overheads(startup, sealing, scored.predicting, scored.nodes)
+        self.overheads = Overheads(self._startup, sealing, scored.predicting, scored.nodes)
         self.score = scored.score
         return {"score": scored.score}
 
     def _score(
-        self,
-        model: BinaryIO,
-        share: float,
-        split: Split = "val",
-        probe_all_rows: ProbeAllRows | None = None,
+        self, model: BinaryIO, share: float, split: Split = "val", probe_all_rows: ProbeAllRows | None = None
     ) -> Scored:
         """Have the model scored; *probe_all_rows* is asked about the score with its charge for overtime."""
         rule = None if probe_all_rows is None else lambda score: probe_all_rows(self._charged_for(score))
-
-        def score() -> Scored:
-            return self._scorer.score(
-                model,
-                self._digest,
-                share,
-                split=split,
-                overheads=self._request.overheads,
-                probe_all_rows=rule,
-            )
-
+        score = functools.partial(
+            self._scorer.score,
+            model,
+            self._digest,
+            share,
+            split=split,
+            overheads=self._request.overheads,
+            probe_all_rows=rule,
+        )
         try:
             scored = score()
         except ScorerUnavailable:
@@ -338,12 +296,7 @@ class RunSession:
 
 
 def _own_copy(descriptor: int) -> BinaryIO:
-    """Return a copy of a file that a run has handed over, and may still write to.
-
-    Raises:
-        ModelRefused: it is no regular file, or too large, or cannot be read.
-        StorageError: the copy cannot be written, which is no fault of the model's.
-    """
+    """Return a copy of a file that a run has handed over, and may still write to, or raise ModelRefused."""
     with writing():
         copy = tempfile.TemporaryFile()  # noqa: SIM115  the caller's to close
     try:

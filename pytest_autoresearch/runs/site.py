@@ -13,12 +13,10 @@ from typing import Self
 
 from pytest_autoresearch.errors import RepositoryError
 from pytest_autoresearch.records.measurement import Trust
-from pytest_autoresearch.records.overheads import ClockKind
 from pytest_autoresearch.records.spec import Direction
 from pytest_autoresearch.runs.copies import copies
-from pytest_autoresearch.runs.data import SHARED, TRAINING, VALIDATION, Data
+from pytest_autoresearch.runs.data import KEYS, VALIDATION, Data
 from pytest_autoresearch.runs.environment import told
-from pytest_autoresearch.runs.folder import fresh_folder
 from pytest_autoresearch.runs.limits import SealedLimits
 from pytest_autoresearch.runs.output import OnLine, follow
 from pytest_autoresearch.sandbox import launch
@@ -54,12 +52,8 @@ class Site:
     ) -> Self:
         """Run ``prepare.py``, which prepares the data and describes the machine.
 
-        Args:
-            fixed: path and text of each fixed file; without ``prepare.py`` only the machine is known.
-            direction: of the metric.
-            time_budget: seconds of training that the user asks for; None leaves it to ``prepare.py``.
-            enforcer: of the sandbox of runs.
-            on_line: called with each line that ``prepare.py`` prints.
+        It is one of the *fixed* files, given by path and text; without it only the machine is known. None
+        for *time_budget*, in seconds, leaves it to ``prepare.py``. The *enforcer* is that of runs.
 
         Raises:
             RunCrashed: ``prepare.py`` failed.
@@ -70,8 +64,7 @@ class Site:
             data = Data.described(described)
         except ValueError as error:
             raise RepositoryError(f"{PREPARE}: {error}") from error
-        for key in (SHARED, TRAINING, VALIDATION):
-            described.pop(key, None)
+        described = {key: value for key, value in described.items() if key not in KEYS}
         no_gpu = described.pop("no_gpu", "")
         sealed = _sealed_limits(described, direction) if data.validation else None
         found: list[Path] = []
@@ -114,10 +107,10 @@ def _describe(fixed: Mapping[str, str], time_budget: float | None, on_line: OnLi
     """Run ``prepare.py`` by itself and return the ``key: value`` block at the end of its output."""
     # Unlike a run it may use the network and the user's own access to the data, and take as long as it likes.
     own = {key: value for key, value in os.environ.items() if not re.match("COV(ERAGE)?_", key)}
-    with fresh_folder(fixed) as folder:
+    with temporary.folder("prepare", fixed) as folder:
         command = [sys.executable, PREPARE]
         process = launch.start(command, Policy(folder), "none", own | told(0, time_budget))
-        return dict(follow(process, limit=None, on_line=on_line).values)
+        return follow(process, limit=None, on_line=on_line).values
 
 
 def _sealed_limits(described: Mapping[str, str], direction: Direction) -> SealedLimits:
@@ -128,8 +121,7 @@ def _sealed_limits(described: Mapping[str, str], direction: Direction) -> Sealed
     except (KeyError, ValueError):
         reason = f"{PREPARE}: with {VALIDATION} it has to name its time_budget, in seconds"
         raise RepositoryError(reason) from None
-    clock: ClockKind = "wall"
     match described.get("clock"):
-        case "calibrated" | "cpu" as named:
-            clock = named
-    return SealedLimits(budget, clock)
+        case "calibrated" | "cpu" as clock:
+            return SealedLimits(budget, clock)
+    return SealedLimits(budget, "wall")

@@ -38,16 +38,10 @@ def find() -> str | None:
 def command(
     inner: Sequence[str], policy: ResolvedPolicy, devices: Iterable[Path], system_calls: int
 ) -> list[str]:
-    """Return the command line that runs *inner*.
+    """Return the command line that runs *inner* under *policy*.
 
-    Args:
-        inner: a command line.
-        policy: what it may read and write. An agent shares the host's network, a run has none.
-        devices: device nodes, mounted as such.
-        system_calls: the descriptor of the seccomp filter.
-
-    Raises:
-        FileNotFoundError: bubblewrap is not installed.
+    An agent shares the host's network, a run has none. *devices* are device nodes, mounted as such, and
+    *system_calls* is the descriptor of the seccomp filter.
     """
     if (program := find()) is None:
         raise FileNotFoundError("bwrap is not installed")

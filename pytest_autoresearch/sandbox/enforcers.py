@@ -18,11 +18,7 @@ PROBE_TIMEOUT = 20.0  # seconds for an enforcer to start a Python that does noth
 
 
 def choose(asked: str) -> Enforcer:
-    """Return the enforcer *asked* for; for ``auto`` the first of bwrap, landlock and none that works here.
-
-    Raises:
-        SandboxUnavailable: the one asked for does not work here.
-    """
+    """Return the enforcer *asked* for, or for ``auto`` the first that works; raise SandboxUnavailable."""
     match asked:
         case "auto":
             return next(name for name in ("bwrap", "landlock", "none") if _obstacle(name) is None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pytest_autoresearch.text import single_line
 
-ROOT = Path("/")
+ROOT = Path("/")  # of /dev and /proc
 # Of NVIDIA, Jetson, AMD and others, and WSL2, whose libraries lie in /usr/lib/wsl.
 NODES = ("nvidia*", "nvhost*", "nvmap", "nvgpu", "kfd", "dri", "dxg")
 ONE_GPU = re.compile(r"nvidia\d+")  # NVIDIA's other nodes belong to the driver
@@ -27,7 +27,6 @@ LIBRARY_FILES = (
     "/sys/module",
 )
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-HIDE_ALL = ("", "-1")  # values of it
 
 
 def nodes(environment: Mapping[str, str], root: Path = ROOT) -> list[Path]:
@@ -37,10 +36,6 @@ def nodes(environment: Mapping[str, str], root: Path = ROOT) -> list[Path]:
     the run cannot open another one, whatever it sets the variable to. All nodes are returned where the
     driver's files do not tell which one belongs to the GPU, as for a MIG device, and for GPUs of AMD. A run
     that computes on the CPU gets none, because its clock would not count the work of a GPU.
-
-    Args:
-        environment: the run's.
-        root: the folder of /dev and /proc.
     """
     if environment.get("AUTORESEARCH_DEVICE") == "cpu":
         return []
@@ -62,15 +57,12 @@ def renumbered(devices: Collection[Path], environment: Mapping[str, str]) -> dic
 
 
 def unused(reason: str, environment: Mapping[str, str], root: Path = ROOT) -> str | None:
-    """Return a warning about a GPU that torch cannot use, or None.
+    """Return a warning about a GPU that torch cannot use, for its own *reason*, or None.
 
-    Args:
-        reason: torch's own.
-        environment: of this process, in which the user may hide GPUs.
-        root: the folder of /dev and /proc.
+    The user may hide GPUs in the *environment* of this process.
     """
     found = sorted(path for pattern in COMPUTING for path in (root / "dev").glob(pattern))
-    if not found or environment.get(VISIBLE, "0").strip() in HIDE_ALL:
+    if not found or environment.get(VISIBLE, "0").strip() in {"", "-1"}:
         return None
     node = Path("/") / found[0].relative_to(root)
     hint = "install a build of torch for it, or update its driver"
@@ -79,7 +71,12 @@ def unused(reason: str, environment: Mapping[str, str], root: Path = ROOT) -> st
 
 def _chosen(every: Collection[Path], visible: str, root: Path) -> set[Path]:
     """Return those of the NVIDIA nodes *every* that belong to the first *visible* GPU."""
-    known = [(uuid, node) for uuid, node in _known(root) if node in every]
+    known = []  # in PCI bus order
+    for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information"), key=_bus_address):
+        values = dict(re.findall(r"^(.+?):\s*(.*?)\s*$", path.read_text(), re.MULTILINE))
+        node = root / "dev" / f"nvidia{values.get('Device Minor')}"
+        if node in every:
+            known.append((values.get("GPU UUID", ""), node))
     first = visible.partition(",")[0].strip()
     uuid = first.removeprefix("MIG-").partition("/")[0]  # may be abbreviated
     if first.isdecimal():
@@ -89,17 +86,6 @@ def _chosen(every: Collection[Path], visible: str, root: Path) -> set[Path]:
     else:  # CUDA takes unknown words to mean no GPU
         return set(every) if first.startswith("MIG-") else set()
     return found if len(known) == len(every) else set(every)
-
-
-def _known(root: Path) -> list[tuple[str, Path]]:
-    """Return the UUID and the device node of each NVIDIA GPU, in PCI bus order."""
-    folder = root / "proc/driver/nvidia/gpus"
-    found = []
-    for path in sorted(folder.glob("*/information"), key=_bus_address):
-        values = dict(re.findall(r"^(.+?):\s*(.*?)\s*$", path.read_text(), re.MULTILINE))
-        if "Device Minor" in values:
-            found.append((values.get("GPU UUID", ""), root / "dev" / f"nvidia{values['Device Minor']}"))
-    return found
 
 
 def _bus_address(path: Path) -> list[int]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import struct
-import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from pytest_autoresearch.sandbox.policy import ResolvedPolicy
+from pytest_autoresearch.sandbox.supervisor import LIBRARY, LINUX, allow, call
 
-CREATE_RULESET, ADD_RULE = 444, 445  # system calls, the same on every architecture
-ONLY_VERSION = 1  # the flag that makes create_ruleset return its version
-PATH_BENEATH = 1
+CREATE_RULESET = 444  # a system call, the same on every architecture
+ONLY_VERSION = 1  # the flag that makes it return its version
 OLDEST = 3  # the first ABI that governs truncation; Linux 6.2
 IOCTLS, SIGNALS, NETWORK = 5, 6, 4  # the first ABI that governs each
 
@@ -31,7 +29,7 @@ DEVICES = ("null", "zero", "full", "random", "urandom")
 def abi() -> int:
     """Return the version of this kernel's Landlock, 0 without one."""
     try:
-        return _system_call(CREATE_RULESET, None, 0, ONLY_VERSION)
+        return call(LIBRARY.syscall, CREATE_RULESET, 0, 0, ONLY_VERSION) if LINUX else 0
     except OSError:
         return 0
 
@@ -53,7 +51,7 @@ def ruleset(policy: ResolvedPolicy, devices: Iterable[Path]) -> int:
     scopes = SCOPES if version >= SIGNALS else 0
     # A kernel refuses attributes that it does not know, unless they are 0.
     attributes = struct.pack("QQQ", handled, ports, scopes)
-    rules = _system_call(CREATE_RULESET, attributes, len(attributes), 0)
+    rules = call(LIBRARY.syscall, CREATE_RULESET, attributes, len(attributes), 0)
     try:
         _allow(rules, policy.folder, handled)
         for device in (*(Path("/dev", name) for name in DEVICES), *devices):
@@ -88,25 +86,4 @@ def _without(
 
 
 def _allow(rules: int, path: Path, rights: int) -> None:
-    opened = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        allowed = rights if path.is_dir() else rights & FILE_RIGHTS
-        _system_call(ADD_RULE, rules, PATH_BENEATH, struct.pack("=Qi", allowed, opened), 0)
-    finally:
-        os.close(opened)
-
-
-def _system_call(number: int, *arguments: int | bytes | None) -> int:
-    """Make a system call.
-
-    Raises:
-        OSError: it failed, or this is not Linux.
-    """
-    if sys.platform != "linux":
-        raise OSError("not Linux")
-    library = ctypes.CDLL(None, use_errno=True)
-    words = [ctypes.c_long(item) if isinstance(item, int) else item for item in arguments]
-    answer = int(library.syscall(ctypes.c_long(number), *words))
-    if answer < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return answer
+    allow(rules, path, rights if path.is_dir() else rights & FILE_RIGHTS)

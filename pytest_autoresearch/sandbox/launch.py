@@ -33,7 +33,7 @@ def start(
     environment: Mapping[str, str],
     pass_fds: Sequence[int] = (),
     *,
-    stdio: tuple[int, int, int] | None = None,
+    stdio: Sequence[int] = (),
 ) -> SandboxedProcess:
     """Start *command* in the sandbox.
 
@@ -42,8 +42,7 @@ def start(
         policy: what it may read and write.
         enforcer: one that works here.
         environment: the whole environment, except TMPDIR.
-        pass_fds: descriptors that it inherits, under their numbers. No enforcer limits what it reads or
-            writes through them.
+        pass_fds: descriptors that it inherits. No enforcer limits what it does through them.
         stdio: descriptors for its standard input, output and error. By default its input is empty, and both
             outputs are read from :attr:`SandboxedProcess.output`.
 
@@ -52,14 +51,17 @@ def start(
         ValueError: a hidden path lies in the writable folder.
     """
     resolved = policy.resolved()
+    # The kernel counts descriptors in transit in sockets per user, over all processes, and refuses a sender
+    # once they exceed its own limit. With half our limit a run fails itself before it makes others fail.
+    open_files = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, MIN_OPEN_FILES)
     devices = [] if resolved.agent else gpus.nodes(environment)  # an agent works while a run is measured
     with contextlib.ExitStack() as opened:  # closed here once the supervisor has inherited it
         request: LaunchRequest = {
             "command": [_without_links(command[0]), *command[1:]],
             "environment": _environment(environment, resolved, enforcer, devices),
             "descriptors": list(pass_fds),
-            "open_files": None if resolved.agent else _open_files(),
-            "stdio": None if stdio is None else list(stdio),
+            "open_files": None if resolved.agent else open_files,
+            "stdio": list(stdio),
             "ruleset": None,
             "names_threads": not resolved.agent,
             "system_calls": None,
@@ -81,21 +83,11 @@ def start(
         return _supervised(request, resolved.work)
 
 
-def _open_files() -> int:
-    """Return how many files a process of a run may have open: half of this process's limit.
-
-    The kernel counts descriptors in transit in sockets per user, over all processes, and refuses a sender
-    once they exceed its own limit. With half the limit a run fails itself before it makes others fail.
-    """
-    ours, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(ours // 2, MIN_OPEN_FILES)
-
-
 def _supervised(request: LaunchRequest, work: Path) -> SandboxedProcess:
     """Start a supervisor in the working directory *work*, and send it the *request*."""
     reader, writer = os.pipe()
     control = open(writer, "wb")  # noqa: PTH123, SIM115 - a descriptor, closed by the SandboxedProcess
-    inherited = [reader, *request["descriptors"], *(request["stdio"] or ())]
+    inherited = [reader, *request["descriptors"], *request["stdio"]]
     if request["ruleset"] is not None:
         inherited.append(request["ruleset"])
     try:
@@ -138,28 +130,19 @@ def _environment(
         entries = given["PATH"].split(os.pathsep)
         environment["PATH"] = os.pathsep.join(os.path.realpath(entry) for entry in entries if entry)
     if policy.readable.isdisjoint(PACKAGE.parents):
-        paths = [given.get("PYTHONPATH"), str(_link_to_package(policy.folder))]
+        # An editable install lies in a repository. Python lists the folders that it imports from, and
+        # Landlock would have to let it list the whole repository. So it imports this package by a link.
+        editable = policy.folder / ".editable"
+        editable.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (editable / PACKAGE.name).symlink_to(PACKAGE)
+        paths = [given.get("PYTHONPATH"), str(editable)]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return environment
 
 
-def _link_to_package(folder: Path) -> Path:
-    """Return a new folder in the run's own *folder*, from which this package can be imported.
-
-    An editable install lies in a repository. Python lists the folders that it imports from, and Landlock
-    would have to let it list the whole repository.
-    """
-    path = folder / ".editable"
-    path.mkdir(exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        (path / PACKAGE.name).symlink_to(PACKAGE)
-    return path
-
-
 def _without_links(program: str) -> str:
     """Return an absolute path with the links of its folder resolved: the sandbox may not have them."""
-    if not os.path.isabs(program):  # noqa: PTH117 - of strings
-        return program
     # The last link stays: the interpreter of an environment is one, and finds its packages beside it.
-    folder, name = os.path.split(program)
-    return os.path.join(os.path.realpath(folder), name)  # noqa: PTH118 - of strings
+    path = Path(program)
+    return str(path.parent.resolve() / path.name) if path.is_absolute() else program

@@ -75,7 +75,6 @@ class Policy:
         """Return the policy with the paths of the system and the interpreter added.
 
         Raises:
-            FileNotFoundError: the folder or the working directory is missing.
             ValueError: a hidden path lies in the writable folder.
         """
         folder = self.folder.resolve(strict=True)
@@ -83,7 +82,9 @@ class Policy:
         if within := [path for path in hidden if path == folder or folder in path.parents]:
             raise ValueError(f"{within[0]} cannot be hidden in {folder}, which is the run's own")
         writable = frozenset(path.resolve() for path in self.writable if path.exists()) - hidden
-        granted = (*_system(agent=self.agent), *_interpreter(), *self.readable, *self.writable)
+        files = AGENT_FILES if self.agent else gpus.LIBRARY_FILES if gpus.nodes({}) else ()
+        system = map(Path, (*PROGRAMS, *SYSTEM_FILES, *files))
+        granted = (*system, *_interpreter(), *self.readable, *self.writable)
         named = {Path(os.path.abspath(path)) for path in granted}  # noqa: PTH100 - links stay
         real = {path: path.resolve() for path in named if path.exists()}
         listed = frozenset(real.values()) - hidden - writable - {folder, Path("/")}
@@ -118,14 +119,6 @@ class ResolvedPolicy:
 def _nearest(path: Path, others: Collection[Path]) -> Path | None:
     """Return the innermost of *others* that *path* lies in."""
     return next((parent for parent in path.parents if parent in others), None)
-
-
-def _system(*, agent: bool) -> Iterator[Path]:
-    yield from map(Path, (*PROGRAMS, *SYSTEM_FILES))
-    if agent:
-        yield from map(Path, AGENT_FILES)
-    elif gpus.nodes({}):
-        yield from map(Path, gpus.LIBRARY_FILES)
 
 
 def _interpreter() -> Iterator[Path]:

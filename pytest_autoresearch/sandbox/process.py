@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
-
-from pytest_autoresearch.system import processes
 
 if TYPE_CHECKING:
     import psutil
 
+PROCESS_CLOCK = 2  # CPUCLOCK_SCHED, a part of the id of a process's clock: see clock_getcpuclockid(3)
+STILL = frozenset(b"TtZXx")  # states: stopped, stopped by a tracer, ended
 STOP_TIMEOUT = 0.2  # seconds to stop all processes of a run, which may keep forking
 STOP_INTERVAL = 0.001  # seconds between two looks at them
 SIGNAL_CODES = range(129, 193)  # the supervisor's exit codes for a death by signal: 128 + its number
@@ -43,15 +47,12 @@ class SandboxedProcess:
     def exit_code(self) -> int | None:
         """Return the exit code, negative for a signal; None while any process of it is alive."""
         code = self.supervisor.poll()
-        return None if code is None else _with_signals(code)
+        return 128 - code if code is not None and code in SIGNAL_CODES else code
 
     def wait(self, timeout: float) -> int:
-        """Wait at most *timeout* seconds and return the exit code, negative for a signal.
-
-        Raises:
-            subprocess.TimeoutExpired: it is still running.
-        """
-        return _with_signals(self.supervisor.wait(timeout))
+        """Return the exit code, negative for a signal, or raise TimeoutExpired after *timeout* seconds."""
+        code = self.supervisor.wait(timeout)
+        return 128 - code if code in SIGNAL_CODES else code
 
     def cpu_seconds(self) -> float:
         """Return the processor seconds that it and all its descendants have used; it never decreases.
@@ -66,7 +67,7 @@ class SandboxedProcess:
             # Parents come first, so a process that ends meanwhile is missed once and never counted twice.
             for process in self._family():
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    times, own = process.cpu_times(), processes.own_seconds(process)
+                    times, own = process.cpu_times(), _own_seconds(process)
                     alive += times.children_user + times.children_system
                     if process.pid != self.supervisor.pid:
                         alive += own
@@ -89,7 +90,7 @@ class SandboxedProcess:
             deadline = time.monotonic() + STOP_TIMEOUT
             # A process that was just born may wake the others: done only when one look finds all stopped.
             while time.monotonic() < deadline and (
-                moving := [process for process in self._family()[1:] if processes.is_moving(process)]
+                moving := [process for process in self._family()[1:] if _is_moving(process)]
             ):
                 for process in moving:
                     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -104,7 +105,7 @@ class SandboxedProcess:
 
     def memory(self) -> float:
         """Return the MiB that all its processes hold; memory that they share counts once for each."""
-        return sum(map(processes.resident_bytes, self._family()[1:])) / 2**20
+        return sum(map(_resident_bytes, self._family()[1:])) / 2**20
 
     def cancel(self) -> None:
         """Have it killed, without waiting; may be called from any thread."""
@@ -133,5 +134,46 @@ class SandboxedProcess:
         return []
 
 
-def _with_signals(code: int) -> int:
-    return 128 - code if code in SIGNAL_CODES else code
+def _own_seconds(process: psutil.Process) -> float:
+    """Return the processor seconds of a process without its children."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # it has ended
+            return time.clock_gettime(~process.pid << 3 | PROCESS_CLOCK)
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _is_moving(process: psutil.Process) -> bool:
+    if sys.platform == "linux":
+        # The name of the program is in brackets, and may hold any byte.
+        return any(stat.rpartition(b") ")[2][0] not in STILL for stat in _of_threads(process, "stat"))
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    return False
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    if sys.platform == "linux":
+        # Threads share their memory, and one that has ended shows none.
+        pages = (int(statm.split()[1]) for statm in _of_threads(process, "statm"))
+        return next(filter(None, pages), 0) * resource.getpagesize()
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return int(process.memory_info().rss)
+    return 0
+
+
+def _of_threads(process: psutil.Process, name: str) -> Iterator[bytes]:
+    """Yield the content of a file of each thread of a process.
+
+    psutil, like ``ps``, reads the first thread. If that has ended and others go on, the kernel reports a
+    zombie without memory.
+    """
+    threads = Path(f"/proc/{process.pid}/task")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process has ended
+        for thread in os.listdir(threads):  # noqa: PTH208 - for the numbers alone
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+                yield (threads / thread / name).read_bytes()

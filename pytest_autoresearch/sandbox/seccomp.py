@@ -12,17 +12,7 @@ import signal
 import struct
 from collections.abc import Collection
 
-from pytest_autoresearch.sandbox.system_calls import (
-    ARCHITECTURES,
-    ATTRIBUTES,
-    FORBIDDEN,
-    NEWEST,
-    NOT_FOR_RUNS,
-    ON_SELF,
-    SIGNALS,
-    exists,
-    number,
-)
+from pytest_autoresearch.sandbox import system_calls
 
 NEW_NAMESPACES = 0x7E020000  # the CLONE_NEW* flags of clone
 # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_SETDELEG; and F_SET_RW_HINT, which changes the file too
@@ -62,29 +52,30 @@ def program(*, isolated: bool, scoped: bool = True, agent: bool = False) -> byte
         agent: for an agent, which may use the Internet and change attributes of files, some of which are its
             own. It gets no Unix sockets, through which it could ask others to read what it may not.
     """
-    _, architecture = ARCHITECTURES[platform.machine()]
+    _, architecture = system_calls.ARCHITECTURES[platform.machine()]
     code = [
         _op(LOAD, ARCHITECTURE),
         _op(EQUAL, architecture, 1, 0),
         _op(RETURN, KILL_PROCESS),
         _op(LOAD, NUMBER),
-        _op(AT_LEAST, NEWEST, 0, 1),
+        _op(AT_LEAST, system_calls.NEWEST, 0, 1),
         _op(RETURN, UNKNOWN),
     ]
-    for name in FORBIDDEN:
+    for name in system_calls.FORBIDDEN:
         code += _call(name, [_op(RETURN, DENY)])
     if not agent:
         code += _only_for_runs()
-    for name, oneself in ON_SELF.items():
+    for name, oneself in system_calls.ON_SELF.items():
         conditions = [_unless(argument, [value]) for argument, value in oneself.items()]
         code += _call(name, [step for condition in conditions for step in condition])
     code += _call("sched_setaffinity", _unless(0, [0], otherwise=PRETEND))
     code += _call("kill", _deny(0, [-1]))
     if not scoped:
-        for name in SIGNALS:
+        for name in system_calls.SIGNALS:
             code += _call(name, _unless(0, [0] if name == "kill" else [], otherwise=ASK))
+    negative = [_argument(0), _op(AT_LEAST, 1 << 31, 0, 1), _op(RETURN, DENY), _op(LOAD, NUMBER)]
     for name in ("timer_create", "clock_nanosleep"):
-        code += _call(name, _deny_negative(0))
+        code += _call(name, negative)
     code += _call("prctl", _deny(0, [SCHED_CORE]))
     families = [AF_UNIX] if isolated else INTERNET if agent else []
     code += _call("socket", _unless(0, families, otherwise=NO_FAMILY))
@@ -100,14 +91,26 @@ def program(*, isolated: bool, scoped: bool = True, agent: bool = False) -> byte
 def _only_for_runs() -> list[bytes]:
     """Return the rules that an agent is not under."""
     code = []
-    for name in NOT_FOR_RUNS:
+    for name in system_calls.NOT_FOR_RUNS:
         code += _call(name, [_op(RETURN, DENY)])
-    for name in (*ATTRIBUTES, "fadvise64"):
+    for name in (*system_calls.ATTRIBUTES, "fadvise64"):
         code += _call(name, [_op(RETURN, PRETEND)])
     code += _call("madvise", _deny(2, EVICTING, answer=PRETEND))
     for name in ("preadv2", "pwritev2"):
         code += _call(name, _unless(5, [0], otherwise=UNSUPPORTED, mask=NO_WAIT))
-    return code + _call("rt_sigaction", _keep_waiting())
+    # A process that ignores SIGCHLD waits for no child, and the processor time of its children is then in no
+    # process's account. So to set an action for it succeeds without effect.
+    keep_waiting = [
+        _argument(0),
+        _op(EQUAL, signal.SIGCHLD, 0, 5),
+        _argument(1),  # the new action; without one the call only reads
+        _op(EQUAL, 0, 0, 2),
+        _op(LOAD, ARGUMENTS + 8 * 1 + 4),
+        _op(EQUAL, 0, 1, 0),
+        _op(RETURN, PRETEND),
+        _op(LOAD, NUMBER),
+    ]
+    return code + _call("rt_sigaction", keep_waiting)
 
 
 def descriptor(filter_: bytes) -> int:
@@ -124,7 +127,7 @@ def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
 
 def _call(name: str, body: list[bytes]) -> list[bytes]:
     """Return *body* as the rule of one system call; what it lets through goes on to the next rule."""
-    return [_op(EQUAL, number(name), 0, len(body)), *body] if exists(name) else []
+    return [_op(EQUAL, system_calls.number(name), 0, len(body)), *body] if system_calls.exists(name) else []
 
 
 def _deny(argument: int, values: Collection[int], *, answer: int = DENY, mask: int = WORD) -> list[bytes]:
@@ -141,29 +144,6 @@ def _unless(
     """Return *otherwise* unless the lower 32 bits of an argument, under *mask*, are one of *values*."""
     comparisons = [_op(EQUAL, value, len(values) - index, 0) for index, value in enumerate(values)]
     return [_argument(argument), _op(AND, mask), *comparisons, _op(RETURN, otherwise), _op(LOAD, NUMBER)]
-
-
-def _deny_negative(argument: int) -> list[bytes]:
-    """Deny the call if the lower 32 bits of an argument are below 0."""
-    return [_argument(argument), _op(AT_LEAST, 1 << 31, 0, 1), _op(RETURN, DENY), _op(LOAD, NUMBER)]
-
-
-def _keep_waiting() -> list[bytes]:
-    """Let the call succeed without effect if it sets an action for SIGCHLD.
-
-    A process that ignores SIGCHLD waits for no child, and the processor time of its children is then in no
-    process's account.
-    """
-    return [
-        _argument(0),
-        _op(EQUAL, signal.SIGCHLD, 0, 5),
-        _argument(1),  # the new action; without one the call only reads
-        _op(EQUAL, 0, 0, 2),
-        _op(LOAD, ARGUMENTS + 8 * 1 + 4),
-        _op(EQUAL, 0, 1, 0),
-        _op(RETURN, PRETEND),
-        _op(LOAD, NUMBER),
-    ]
 
 
 def _argument(index: int) -> bytes:

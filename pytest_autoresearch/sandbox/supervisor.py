@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         environment: dict[str, str]
         descriptors: list[int]  # for the run
         open_files: int | None  # how many each of its processes may have open; None leaves the limit
-        stdio: list[int] | None  # its standard input, output and error; None leaves the supervisor's
+        stdio: list[int]  # its standard input, output and error; none leaves the supervisor's
         ruleset: int | None  # Landlock's
         names_threads: bool  # whether it may name its threads in /proc/self/task under Landlock
         system_calls: bytes | None  # a seccomp filter
@@ -69,7 +69,7 @@ def main(control: int) -> int:
     signals = wakeup_descriptor(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if LINUX:
-        prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans become children of this process
+        call(LIBRARY.prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become children of this process
     ours = theirs = None
     if request["listens"]:
         import socket  # slow to import, and newer kernels do not need it
@@ -79,7 +79,7 @@ def main(control: int) -> int:
     if run == 0:
         become(request, theirs)
     if request["ruleset"] is not None and request["names_threads"]:
-        # Stays open: else the kernel, short of memory, may forget the folder and with it allow_naming's rule.
+        # Stays open: else the kernel, short of memory, may forget the folder, and with it the rule on it.
         os.open(f"/proc/{run}/task", os.O_PATH)
     close_for_run(request)
     if ours and theirs and request["listens"]:
@@ -109,7 +109,7 @@ def wakeup_descriptor(*numbers: int) -> int:
 
 def close_for_run(request: LaunchRequest) -> None:
     """Close what only the run should hold, so that its readers see when the run closes it."""
-    for descriptor in {*request["descriptors"], *(request["stdio"] or ())}:
+    for descriptor in {*request["descriptors"], *request["stdio"]}:
         os.close(descriptor)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -123,7 +123,10 @@ def become(request: LaunchRequest, supervisor: socket.socket | None) -> NoReturn
     """Turn this process into the run; the filter's listener, if there is one, goes to *supervisor*."""
     code, command = CANNOT_CONFINE, request["command"]
     try:
-        redirect(request["stdio"] or [])
+        for number, descriptor in enumerate(request["stdio"]):
+            os.dup2(descriptor, number)
+        for descriptor in set(request["stdio"]):
+            os.close(descriptor)
         os.setsid()
         # Python ignores the first two, and pytest's parent maybe the third; ignored signals are inherited.
         for name in ("SIGPIPE", "SIGXFSZ", "SIGCHLD"):
@@ -135,7 +138,8 @@ def become(request: LaunchRequest, supervisor: socket.socket | None) -> NoReturn
                 LIBRARY.unshare(CLONE_NEWNET)
             drop_capabilities()
         if LINUX:
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the first thread of the supervisor is killed
+            # If the first thread of the supervisor is killed.
+            call(LIBRARY.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE):  # or it could starve all others
                 resource.setrlimit(limit, (0, 0))
         if request["open_files"] is not None:
@@ -152,56 +156,44 @@ def become(request: LaunchRequest, supervisor: socket.socket | None) -> NoReturn
 def confine(request: LaunchRequest, supervisor: socket.socket | None) -> None:
     """Enter the Landlock ruleset and the seccomp filter of the request."""
     if request["ruleset"] is not None:
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        call(LIBRARY.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if request["names_threads"]:
-            allow_naming(request["ruleset"])
+            # CUDA's driver does not start otherwise. A rule holds for an existing folder, and /proc/self
+            # differs for each process: its children cannot name theirs.
+            allow(request["ruleset"], "/proc/self/task", WRITE_FILE | TRUNCATE)
         call(LIBRARY.syscall, RESTRICT_SELF, request["ruleset"], 0)
         os.close(request["ruleset"])
     if request["system_calls"] is not None:
-        listener = install_filter(request["system_calls"], request["listens"])
-        if supervisor:
+        memory = ctypes.create_string_buffer(request["system_calls"])
+        program = struct.pack("HxxxxxxQ", len(request["system_calls"]) // 8, ctypes.addressof(memory))
+        if supervisor and request["listens"]:
             import socket
 
+            seccomp = request["listens"]["seccomp"]
+            listener = call(LIBRARY.syscall, seccomp, SET_MODE_FILTER, NEW_LISTENER, program)
             socket.send_fds(supervisor, [b"."], [listener])
+        else:
+            call(LIBRARY.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
 
 
-def redirect(stdio: list[int]) -> None:
-    """Make the descriptors this process's standard input, output and error."""
-    for number, descriptor in enumerate(stdio):
-        os.dup2(descriptor, number)
-    for descriptor in set(stdio):
-        os.close(descriptor)
-
-
-def allow_naming(ruleset: int) -> None:
-    """Let this process name its threads: CUDA's driver does not start otherwise.
-
-    A rule holds for an existing folder, and /proc/self differs for each process: its children cannot do it.
-    """
-    folder = os.open("/proc/self/task", os.O_PATH | os.O_CLOEXEC)
-    rule = struct.pack("=Qi", WRITE_FILE | TRUNCATE, folder)
-    call(LIBRARY.syscall, ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
-    os.close(folder)
+def allow(ruleset: int, path: str | os.PathLike[str], rights: int) -> None:
+    """Add *rights* on a path, no link, to a Landlock ruleset."""
+    opened = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        call(LIBRARY.syscall, ADD_RULE, ruleset, PATH_BENEATH, struct.pack("=Qi", rights, opened), 0)
+    finally:
+        os.close(opened)
 
 
 def drop_capabilities() -> None:
     """Give up every capability, for this process and all that it executes."""
     for capability in range(CAPABILITIES):
         try:
-            prctl(PR_CAPBSET_DROP, capability)
+            call(LIBRARY.prctl, PR_CAPBSET_DROP, capability, 0, 0, 0)
         except OSError:
             break  # no more capabilities exist, or an ordinary user has none to drop
     header, nothing = struct.pack("=Ii", CAPABILITY_VERSION, 0), bytes(24)
     call(LIBRARY.capset, header, nothing)
-
-
-def install_filter(system_calls: bytes, listens: dict[str, int] | None) -> int:
-    """Put this process and its descendants under a seccomp filter; return its listener if it has one."""
-    memory = ctypes.create_string_buffer(system_calls)
-    program = struct.pack("HxxxxxxQ", len(system_calls) // 8, ctypes.addressof(memory))
-    if listens:
-        return call(LIBRARY.syscall, listens["seccomp"], SET_MODE_FILTER, NEW_LISTENER, program)
-    return call(LIBRARY.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
 
 
 # -- signals within the run, where the kernel cannot confine them (before Linux 6.12) -------------
@@ -268,9 +260,6 @@ def status(process: int, name: str) -> int:
         return 0
 
 
-# -- the end --------------------------------------------------------------------------------------
-
-
 def end_all(run: int, ended: dict[int, int]) -> None:
     """Kill every descendant until none is left."""
     if not LINUX:
@@ -314,10 +303,13 @@ def signal_each(processes: Iterable[int], number: int) -> bool:
 def descendants() -> list[int]:
     """Return the process ids of all descendants; one that is just being born may be missing."""
     family = [os.getpid()]
-    listed = os.path.exists(f"/proc/self/task/{family[0]}/children")  # noqa: PTH110 - pathlib is slow to import
-    find = listed_children if listed else children_by_ps()
-    for process in family:
-        family += find(process)
+    if os.path.exists(f"/proc/self/task/{family[0]}/children"):  # noqa: PTH110 - pathlib is slow to import
+        for process in family:
+            family += listed_children(process)
+    else:  # the kernel lists no children
+        table = [line.split() for line in os.popen("ps -A -o pid= -o ppid=")]  # noqa: S605 - a constant
+        for process in family:
+            family += [int(child) for child, parent in table if int(parent) == process]
     return family[1:]
 
 
@@ -333,30 +325,12 @@ def listed_children(process: int) -> list[int]:
     return found
 
 
-def children_by_ps() -> Callable[[int], list[int]]:
-    """Return a function like :func:`listed_children` for kernels that do not list children."""
-    table = [line.split() for line in os.popen("ps -A -o pid= -o ppid=")]  # noqa: S605 - a constant
-    return lambda process: [int(child) for child, parent in table if int(parent) == process]
-
-
-# -- calls that the standard library does not have ------------------------------------------------
-
-
 def call(function: Callable[..., int], *arguments: int | bytes) -> int:
-    """Call a function of the C library, with words for integers, and return what is not negative.
-
-    Raises:
-        OSError: the result is negative.
-    """
+    """Call a function of the C library, with words for integers; raise OSError for a negative result."""
     result = function(*(ctypes.c_long(item) if isinstance(item, int) else item for item in arguments))
     if result < 0:
         raise OSError(ctypes.get_errno(), f"{function.__name__}: {os.strerror(ctypes.get_errno())}")
     return result
-
-
-def prctl(option: int, value: int) -> None:
-    """Set an attribute of this process, or raise OSError."""
-    call(LIBRARY.prctl, option, value, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -6,23 +6,18 @@ docs/system-calls.md lists all that can name another task, up to Linux 6.18, wit
 from __future__ import annotations
 
 import platform
+import re
 import sys
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # its column, its AUDIT_ARCH
 NEWEST = 463  # the first call that came after this list; no program needs a call this new
 
-Table = dict[str, tuple[int | None, int | None]]
 
-
-def _table(text: str) -> Table:
+def _table(text: str) -> dict[str, tuple[int | None, ...]]:
     """Return the calls in *text* by name: their numbers on x86_64 and on aarch64, - where there is none."""
-    words = [word for line in text.splitlines() for word in line.partition("#")[0].split()]
+    words = re.sub("#.*", "", text).split()
     rows = zip(words[::3], words[1::3], words[2::3], strict=True)
-    return {name: (_number(x86_64), _number(arm)) for name, x86_64, arm in rows}
-
-
-def _number(word: str) -> int | None:
-    return None if word == "-" else int(word)
+    return {name: tuple(None if word == "-" else int(word) for word in numbers) for name, *numbers in rows}
 
 
 # Neither an allow-list of paths nor a namespace governs these.

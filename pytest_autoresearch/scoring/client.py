@@ -17,7 +17,6 @@ from pytest_autoresearch.sandbox.policy import Enforcer, Policy
 from pytest_autoresearch.sandbox.process import SandboxedProcess
 from pytest_autoresearch.system import temporary
 from pytest_autoresearch.system.channel import VARIABLE, Channel
-from pytest_autoresearch.system.files import writing
 from pytest_autoresearch.text import single_line
 
 WARMING_UP = 180.0  # seconds to import torch and to load the tokenizer
@@ -70,9 +69,7 @@ class Scorer:
         """Start the process unless it runs, without waiting until it is ready."""
         if self._process is not None:
             return
-        folder = self._live.enter_context(temporary.folder("scorer"))
-        with writing(folder):
-            (folder / "prepare.py").write_bytes(self._fixed.encode())
+        folder = self._live.enter_context(temporary.folder("scorer", {"prepare.py": self._fixed}))
         self._channel, theirs = Channel.pair()
         self._live.callback(self._channel.close)
         command = [sys.executable, "-m", "pytest_autoresearch.scoring.server"]

@@ -62,7 +62,7 @@ from pytest_autoresearch.scoring.interpreter import (
 from pytest_autoresearch.scoring.task import Task
 from pytest_autoresearch.system.channel import Channel, Message
 from pytest_autoresearch.system.files import read_bounded
-from pytest_autoresearch.system.processes import exit_reason
+from pytest_autoresearch.system.signals import exit_reason
 from pytest_autoresearch.text import single_line
 
 READ = b""  # the line that a fork says first, once it has read the model

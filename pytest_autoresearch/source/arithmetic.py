@@ -22,6 +22,32 @@ class NotConstant(Exception):
 Names: TypeAlias = "Mapping[str, Known | type[NotConstant]]"
 """What names stand for; :class:`NotConstant` itself marks a name that is bound to something unknown."""
 
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (min, max, len, int, float, round, abs)
+}
+_BITS = 1024
+_LENGTH = 4096
+_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda left, right: left in right,
+    ast.NotIn: lambda left, right: left not in right,
+}
+
 
 def evaluate(node: ast.expr, names: Names, device: str) -> Known:
     """Return what *node* gives on *device*, without running anything.
@@ -34,9 +60,7 @@ def evaluate(node: ast.expr, names: Names, device: str) -> Known:
     """
     try:
         return _bounded(_evaluate(node, names, device))
-    except ZeroDivisionError:
-        raise
-    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NotConstant from error
 
 
@@ -48,70 +72,34 @@ def literal(text: str, device: str) -> Known:
     raise NotConstant
 
 
-_BITS = 1024
-_LENGTH = 4096
-
-_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
-_SIGNS: dict[type[ast.unaryop], Callable[[Known], Known]] = {
-    ast.Not: operator.not_,
-    ast.USub: lambda value: -_number(value),
-    ast.UAdd: lambda value: +_number(value),
-}
-_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda left, right: left in right,
-    ast.NotIn: lambda left, right: left not in right,
-}
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (min, max, len, int, float, round, abs)
-}
+def per_device(node: ast.expr, device: str) -> ast.expr | None:
+    """Return the argument of ``per_device(cuda=..., cpu=...)`` for *device*, None if *node* is none."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "per_device":
+        return next((keyword.value for keyword in node.keywords if keyword.arg == device), None)
+    return None
 
 
-def _evaluate(node: ast.expr, names: Names, device: str) -> Known:  # noqa: PLR0911 - one for each kind
+def _evaluate(node: ast.expr, names: Names, device: str) -> Any:  # noqa: PLR0911 - one for each kind
     match node:
-        case ast.Constant(value=bool() | int() | float() | str() as value):
+        case ast.Constant(value=value):
             return value
         case ast.Name(id=name):
-            known = names.get(name, NotConstant)
-            if not isinstance(known, type):
-                return known
+            return names[name]
         case ast.Tuple(elts=elements):
-            return tuple(_scalar(evaluate(element, names, device)) for element in elements)
-        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _SIGNS:
-            return _SIGNS[type(sign)](evaluate(operand, names, device))
+            values = tuple(evaluate(element, names, device) for element in elements)
+            if not any(isinstance(value, tuple) for value in values):
+                return values
+        case ast.UnaryOp(op=sign, operand=operand):
+            return _OPERATORS[type(sign)](evaluate(operand, names, device))
         case ast.BinOp(left=left, op=operation, right=right):
-            return _calculate(operation, evaluate(left, names, device), evaluate(right, names, device))
+            return _calculated(operation, evaluate(left, names, device), evaluate(right, names, device))
         case ast.BoolOp(op=junction, values=operands):
             return _joined(operands, names, device, until=isinstance(junction, ast.Or))
         case ast.Compare():
-            return _compare(node, names, device)
+            return _compared(node, names, device)
         case ast.Call():
-            return _call(node, names, device)
+            return _called(node, names, device)
     raise NotConstant
-
-
-def _calculate(operation: ast.operator, left: Known, right: Known) -> Known:
-    # Strings and tuples are left out: `"a" * 10**9` and `"%9999999d" % 1` are cheap to write only.
-    left, right = _number(left), _number(right)
-    if type(operation) not in _ARITHMETIC:
-        raise NotConstant
-    if isinstance(operation, ast.Pow) and isinstance(left, int) and left.bit_length() * right > 2 * _BITS:
-        raise NotConstant
-    result: Known = _ARITHMETIC[type(operation)](left, right)
-    return result
 
 
 def _joined(operands: list[ast.expr], names: Names, device: str, *, until: bool) -> Known:
@@ -123,46 +111,36 @@ def _joined(operands: list[ast.expr], names: Names, device: str, *, until: bool)
     return value
 
 
-def _compare(node: ast.Compare, names: Names, device: str) -> bool:
+def _compared(node: ast.Compare, names: Names, device: str) -> bool:
     left = evaluate(node.left, names, device)
     for sign, comparator in zip(node.ops, node.comparators, strict=True):
         right = evaluate(comparator, names, device)
-        if type(sign) not in _COMPARISONS:
-            raise NotConstant
-        if not _COMPARISONS[type(sign)](left, right):
+        if not _OPERATORS[type(sign)](left, right):
             return False
         left = right
     return True
 
 
-def _call(node: ast.Call, names: Names, device: str) -> Known:
+def _calculated(operation: ast.operator, left: Known, right: Known) -> Any:
+    # Strings and tuples are left out: `"a" * 10**9` and `"%9999999d" % 1` are cheap to write only.
+    left, right = _number(left), _number(right)
+    if isinstance(operation, ast.Pow) and isinstance(left, int) and left.bit_length() * right > 2 * _BITS:
+        raise NotConstant
+    return _OPERATORS[type(operation)](left, right)
+
+
+def _called(node: ast.Call, names: Names, device: str) -> Any:
     if (chosen := per_device(node, device)) is not None:
         return evaluate(chosen, names, device)
     # A name that the script binds is no longer Python's own function.
     if not isinstance(node.func, ast.Name) or node.func.id in names or node.keywords:
         raise NotConstant
-    function = FUNCTIONS.get(node.func.id)
     arguments = [evaluate(argument, names, device) for argument in node.args]
+    function = FUNCTIONS[node.func.id]
     # round(1, -10**9) would never end.
-    if function is None or (function is round and not all(abs(_number(n)) < _BITS for n in arguments[1:])):
+    if function is round and not all(abs(_number(digits)) < _BITS for digits in arguments[1:]):
         raise NotConstant
-    result: Known = function(*arguments)
-    return result
-
-
-def per_device(node: ast.expr, device: str) -> ast.expr | None:
-    """Return the argument of ``per_device(cuda=..., cpu=...)`` for *device*, None if *node* is none."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "per_device":
-        for keyword in node.keywords:
-            if keyword.arg == device:
-                return keyword.value
-    return None
-
-
-def _scalar(value: Known) -> Value:
-    if isinstance(value, tuple):
-        raise NotConstant
-    return value
+    return function(*arguments)
 
 
 def _number(value: Known) -> int | float:

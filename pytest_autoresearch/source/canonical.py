@@ -8,30 +8,18 @@ from __future__ import annotations
 
 import ast
 import builtins
+import collections
+import contextlib
 import hashlib
 import re
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from pytest_autoresearch.source import arithmetic
-from pytest_autoresearch.source.parse import bindings, parsed
-from pytest_autoresearch.source.seeds import LIBRARIES, Seeds
+from pytest_autoresearch.source import arithmetic, seeds
+from pytest_autoresearch.source.parse import NAMING, bindings, parsed
 from pytest_autoresearch.source.size import lexemes
 from pytest_autoresearch.source.survey import Survey
 
-Aspect = Literal["docstrings", "names", "seeds"]
-"""What may differ between two scripts of one form, beside layout and comments."""
-
-ASPECTS: Final[tuple[Aspect, ...]] = ("docstrings", "names", "seeds")
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-_ARITHMETIC = (ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)
-# The fields of nodes, other than names and imports, that hold a name of a binding.
-_BINDING: dict[type[ast.AST], str] = {
-    **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler), "name"),
-    **dict.fromkeys((ast.MatchAs, ast.MatchStar), "name"),
-    **dict.fromkeys((ast.Global, ast.Nonlocal), "names"),
-    ast.arg: "arg",
-    ast.MatchMapping: "rest",
-}
 LARGEST = 12_000  # lexemes; a longer script is its own form, because comparing it would take too long
 
 
@@ -44,7 +32,8 @@ def digest(source: str) -> str:
     of seeds. A script that cannot be parsed, that may read its own text, or that is larger than
     :data:`LARGEST` is its own form. Never raises.
     """
-    return _digest(source, _surveyed(source), frozenset())
+    form, _ = _form(source)
+    return hashlib.sha256(form.encode(errors="surrogatepass")).hexdigest()
 
 
 def equivalent_up_to(old: str, new: str) -> str | None:
@@ -54,15 +43,10 @@ def equivalent_up_to(old: str, new: str) -> str | None:
     """
     if old == new:
         return "nothing"
-    surveys = _surveyed(old), _surveyed(new)
-
-    def agree(*kept: Aspect) -> bool:
-        return len({_digest(*pair, frozenset(kept)) for pair in zip((old, new), surveys, strict=True)}) == 1
-
-    if not agree():
+    (form, before), (other, after) = _form(old), _form(new)
+    if form != other:
         return None
-    differing: list[str] = [aspect for aspect in ASPECTS if not agree(aspect)]
-    *most, last = differing or ["layout and comments"]
+    *most, last = [what for what in before if before[what] != after[what]] or ["layout and comments"]
     return f"only {', '.join(most)} and {last}" if most else f"only {last}"
 
 
@@ -98,17 +82,16 @@ _PRINTING = _words("repr ascii str format type")
 _BUILTINS = frozenset(dir(builtins))
 
 
-def _surveyed(source: str) -> Survey | None:
-    """Return the survey of a script, None if the script has to be its own form."""
+def _form(source: str) -> tuple[str, Mapping[str, object]]:
+    """Return the canonical form of a script, and what it has forgotten."""
     tree = parsed(source) if lexemes(source) <= LARGEST and not _is_encoded(source) else None
-    survey = None if tree is None else Survey(tree, documented="__doc__" in source)
-    return None if survey is None or survey.is_too_deep or _reads_itself(survey) else survey
-
-
-def _digest(source: str, survey: Survey | None, kept: frozenset[Aspect]) -> str:
-    """Return the digest of the form that remembers the aspects *kept* as well."""
-    form = f"text {source}" if survey is None else f"tree {_Form(survey, kept).of(survey.tree, {})}"
-    return hashlib.sha256(form.encode(errors="surrogatepass")).hexdigest()
+    if tree is not None:
+        survey = Survey(tree, documented="__doc__" in source)
+        if not survey.is_too_deep and not _reads_itself(survey):
+            rewriter = _Rewriter(survey)
+            with contextlib.suppress(ValueError):  # Python writes no number of thousands of digits
+                return f"tree {ast.dump(rewriter.visit(tree))}", rewriter.forgotten()
+    return f"text {source}", {}
 
 
 def _is_encoded(source: str) -> bool:
@@ -146,7 +129,7 @@ def _is_plain(call: ast.Call, survey: Survey) -> bool:
         case [_, ast.Constant(value=str()), *_]:
             return True
         case [ast.Name() as module, *_]:
-            return survey.root(module) in LIBRARIES
+            return survey.root(module) in seeds.LIBRARIES
     return False
 
 
@@ -162,82 +145,84 @@ def _free_names(survey: Survey) -> frozenset[str]:
     return frozenset(name for name in survey.bindings if name not in fixed and not name.startswith("__"))
 
 
-class _Form:
-    """The syntax tree as text, without what does not count; equal texts are equal trees.
+class _Rewriter(ast.NodeTransformer):
+    """Brings a syntax tree into its canonical form, and notes what is forgotten.
 
-    A name that the script binds, and whose spelling nothing can notice, is written as a number in order of
+    A name that the script binds, and whose spelling nothing can notice, becomes a number in order of
     appearance. So scripts share a form if one is the other with names exchanged one for one, everywhere.
     The variables of a comprehension are told apart from names outside of it.
     """
 
-    def __init__(self, survey: Survey, kept: frozenset[Aspect]) -> None:
-        seeds = Seeds() if "seeds" in kept else Seeds.of(survey)
-        self._seeds = seeds.expressions
-        self._dropped = set(seeds.statements.union(() if "docstrings" in kept else survey.comments))
-        self._free = frozenset[str]() if "names" in kept else _free_names(survey)
-        self._names: dict[str, str] = {}
-        self._variables = 0  # of comprehensions so far
+    def __init__(self, survey: Survey) -> None:
+        self._comments, self._seeds = survey.comments, seeds.find(survey)
+        self._free = _free_names(survey)
+        self._numbers = collections.ChainMap[str, str]()  # of names; the innermost comprehension comes first
+        self._statements = 0  # so far
+        self._docstrings: list[object] = []
+        self._names: list[str] = []
+        self._dropped: list[tuple[int, ast.AST]] = []  # seeds, each with the statements before it
 
-    def of(self, node: ast.AST, names: dict[str, str]) -> str:
-        """Return the text of *node*, where *names* stand for names."""
-        if node in self._seeds:
-            return "<seed>"
-        match node:
-            case ast.Name(id=name):
-                return self._name(name, names)
-            case ast.Constant(value=value):
-                return _literal(value)
-            case ast.BinOp() | ast.UnaryOp() if (number := _folded(node)) is not None:
-                return _literal(number)
-        return self._branch(node, names)
+    def forgotten(self) -> Mapping[str, object]:
+        """Return what may differ between two scripts of one form, beside layout and comments."""
+        names, dropped, self._seeds = [*self._names], self._dropped, set[ast.AST]()
+        drawn = [(at, ast.dump(self.visit(node))) for at, node in dropped]
+        return {"docstrings": self._docstrings, "names": names, "seeds": drawn}
 
-    def _branch(self, node: ast.AST, names: dict[str, str]) -> str:
-        parts = [type(node).__name__]
-        if isinstance(node, _COMPREHENSIONS):
-            iterated = node.generators[0].iter  # in the scope around it
-            parts.append(self.of(iterated, names))
-            self._dropped.add(iterated)
-            targets = dict.fromkeys(name for part in node.generators for name in bindings(part.target))
-            names = names | {name: self._number() for name in targets if name in self._free}
-        for field in node._fields:
-            value = getattr(node, field, None)
-            binds = field == _BINDING.get(type(node))
-            parts.append("[")
-            for part in value if isinstance(value, list) else [value]:
-                if isinstance(part, ast.AST):
-                    # The context of an expression follows from where it stands.
-                    if part not in self._dropped and not isinstance(part, ast.expr_context):
-                        parts.append(self.of(part, names))
-                else:  # None, a number, or an attribute, keyword or module
-                    parts.append(self._name(part, names) if binds and part else f"={part!r}")
-            parts.append("]")
-        return f"({' '.join(parts)})"
-
-    def _name(self, name: str, names: dict[str, str]) -> str:
-        if name in self._free and name not in names:
-            return self._names.setdefault(name, f"#{len(self._names)}")
-        return names.get(name, name)
-
-    def _number(self) -> str:
-        self._variables += 1
-        return f"#for {self._variables}"
-
-
-def _folded(node: ast.expr) -> int | float | None:
-    """Return the value of arithmetic on number literals alone, None of anything else."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Constant) and type(inner.value) in {int, float}:
-            continue
-        if isinstance(inner, ast.Not) or not isinstance(inner, _ARITHMETIC):
+    def visit(self, node: ast.AST) -> Any:
+        """Return the canonical form of *node*, None to drop it."""
+        if node in self._comments:
+            self._docstrings.append((self._statements, ast.dump(node)))
             return None
-    try:
-        value = arithmetic.evaluate(node, {}, "cpu")
-    except (arithmetic.NotConstant, ZeroDivisionError):
-        return None
-    return value if isinstance(value, int | float) else None
+        if node in self._seeds:
+            self._dropped.append((self._statements, node))
+            return ast.Name("<seed>") if isinstance(node, ast.expr) else None
+        self._statements += isinstance(node, ast.stmt)
+        if field := NAMING.get(type(node)):
+            held = getattr(node, field)
+            names = [self._name(name) for name in held] if isinstance(held, list) else self._name(held)
+            setattr(node, field, names)
+        match node:
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                return self._comprehension(node)
+            case ast.BinOp() | ast.UnaryOp():
+                return _folded(self.generic_visit(node))
+            case ast.Constant():
+                return ast.Constant(node.value)  # u"a" is "a"
+        return self.generic_visit(node)
+
+    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> ast.AST:
+        first = node.generators[0]
+        # What it goes over is in the scope around it.
+        iterated, first.iter = self.visit(first.iter), ast.Constant(None)
+        targets = dict.fromkeys(name for part in node.generators for name in bindings(part.target))
+        own = {name: self._number(name) for name in targets if name in self._free}
+        self._numbers = self._numbers.new_child(own)
+        self.generic_visit(node)
+        self._numbers = self._numbers.parents
+        first.iter = iterated
+        return node
+
+    def _name(self, name: str | None) -> str | None:
+        if name in self._free and name not in self._numbers:
+            self._numbers.maps[-1][name] = self._number(name)
+        return self._numbers.get(name, name) if name else None
+
+    def _number(self, name: str) -> str:
+        self._names.append(name)
+        return f"#{len(self._names)}"
 
 
-def _literal(value: object) -> str:
-    # Python refuses to write a number of thousands of digits in decimal.
-    text = hex(value) if type(value) is int else ascii(value)
-    return f"{type(value).__name__}:{text}"
+def _folded(node: ast.AST) -> ast.AST:
+    """Return arithmetic on number literals as its value, and anything else as it is."""
+    match node:
+        case ast.BinOp(left=ast.Constant(value=left), right=ast.Constant(value=right)):
+            operands = {type(left), type(right)}
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=operand)):
+            operands = {type(operand)}
+        case _:
+            return node
+    if operands <= {int, float}:
+        with contextlib.suppress(arithmetic.NotConstant, ZeroDivisionError):
+            value: Any = arithmetic.evaluate(node, {}, "cpu")
+            return ast.Constant(value)
+    return node

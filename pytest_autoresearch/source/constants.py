@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import collections
+import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import tokenize
 from typing import TYPE_CHECKING
@@ -45,11 +47,14 @@ def find(source: str, device: str) -> list[Constant]:
     ``per_device(cuda=..., cpu=...)`` only the part for *device* counts. A value that mentions other
     names or calls anything else is derived, not a constant. A script that cannot be parsed has none.
     """
-    tree = parsed(source) or ast.Module([], [])
+    tree = parsed(source)
+    if tree is None or not tree.body:
+        return []
     written = source.encode(errors="replace")
     offsets = _line_offsets(written)
-    comments = _comments(source) if tree.body else {}
-    rebound = _rebound(tree)
+    comments = _comments(source)
+    rebound = {name for name, count in collections.Counter(bindings(tree)).items() if count > 1}
+    rebound |= _globals(tree)
     constants = []
     for statement in tree.body:
         name, assigned = assignment(statement)
@@ -103,14 +108,14 @@ def broken_assert(source: str, device: str, fixed: str = "") -> str | None:
     anything else may have bound it: a loop, a ``with``, an ``if``, a function that declares it
     ``global``. An assert that divides by zero fails.
     """
-    prepare = _Module(fixed, device, {})
-    for statement in prepare.body:
-        prepare.follow(statement)
-    script = _Module(source, device, prepare.names)
-    for statement in script.body:
-        if isinstance(statement, ast.Assert) and _fails(statement.test, script.names, device):
-            return " ".join((ast.get_source_segment(script.source, statement.test) or "").split())
-        script.follow(statement)
+    prepare: dict[str, Known | type[NotConstant]] = {}
+    names: dict[str, Known | type[NotConstant]] = {}
+    for _ in _followed(fixed, device, {}, prepare):
+        pass
+    for statement in _followed(source, device, prepare, names):
+        if isinstance(statement, ast.Assert) and _fails(statement.test, names, device):
+            text = ast.get_source_segment(source.removeprefix("\ufeff"), statement.test) or ""
+            return " ".join(text.split())
     return None
 
 
@@ -123,39 +128,28 @@ def _fails(test: ast.expr, names: Names, device: str) -> bool:
         return False
 
 
-class _Module:
-    """What the names of a module stand for, as its statements are followed one after the other."""
-
-    def __init__(self, source: str, device: str, prepare: Names) -> None:
-        tree = parsed(source) or ast.Module([], [])
-        self.source = source.removeprefix("\ufeff")
-        self.body = tree.body
-        self.names: dict[str, Known | type[NotConstant]] = {}
-        self._device = device
-        self._prepare = prepare
-        self._changeable = _globals(tree)
-
-    def follow(self, statement: ast.stmt) -> None:
+def _followed(
+    source: str, device: str, prepare: Names, names: dict[str, Known | type[NotConstant]]
+) -> Iterator[ast.stmt]:
+    """Yield each statement of a module; *names* is what names stand for before it."""
+    tree = parsed(source) or ast.Module([], [])
+    changeable = _globals(tree)
+    for statement in tree.body:
+        yield statement
         bound = dict.fromkeys(bindings(statement), NotConstant)
-        known = self._known(statement)
-        if "*" in bound:
-            self.names = dict.fromkeys(FUNCTIONS, NotConstant)
-        self.names.update(bound)
-        self.names.update((name, known[name]) for name in known.keys() - self._changeable)
-
-    def _known(self, statement: ast.stmt) -> Names:
-        """Return the names that *statement* surely binds, and to what."""
+        known: Names = {}
         match statement:
             case ast.ImportFrom(module="prepare", level=0, names=aliases):
-                return {
-                    alias.asname or alias.name: self._prepare.get(alias.name, NotConstant)
-                    for alias in aliases
-                }
-        name, value = assignment(statement)
-        try:
-            return {name: evaluate(value, self.names, self._device)}
-        except (NotConstant, ZeroDivisionError):
-            return {}
+                known = {each.asname or each.name: prepare.get(each.name, NotConstant) for each in aliases}
+            case _:
+                name, value = assignment(statement)
+                with contextlib.suppress(NotConstant, ZeroDivisionError):
+                    known = {name: evaluate(value, names, device)}
+        if "*" in bound:
+            names.clear()
+            names |= dict.fromkeys(FUNCTIONS, NotConstant)
+        names |= bound
+        names |= {name: known[name] for name in known.keys() - changeable}
 
 
 def assignment(statement: ast.stmt) -> tuple[str, ast.expr]:
@@ -173,12 +167,6 @@ def _globals(tree: ast.Module) -> frozenset[str]:
     return frozenset(name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names)
 
 
-def _rebound(tree: ast.Module) -> set[str]:
-    """Return the names that *tree* may bind more than once."""
-    counts = collections.Counter(bindings(tree))
-    return {name for name, count in counts.items() if count > 1} | _globals(tree)
-
-
 def _elements(name: str, node: ast.expr, device: str) -> Iterator[tuple[str, ast.expr]]:
     if (chosen := per_device(node, device)) is not None:
         yield from _elements(name, chosen, device)
@@ -191,9 +179,7 @@ def _elements(name: str, node: ast.expr, device: str) -> Iterator[tuple[str, ast
 
 def _line_offsets(written: bytes) -> list[int]:
     """Return where each line begins, in bytes, for the columns of :mod:`ast`."""
-    offsets = [0]
-    for line in written.splitlines(keepends=True):
-        offsets.append(offsets[-1] + len(line))
+    offsets = list(itertools.accumulate(map(len, written.splitlines(keepends=True)), initial=0))
     if written.startswith("\ufeff".encode()):
         offsets[0] = 3  # a byte order mark does not count as a column
     return offsets

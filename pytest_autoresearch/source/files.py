@@ -14,21 +14,12 @@ from pytest_autoresearch.text import quoted
 
 
 def digest(files: Mapping[str, str]) -> str:
-    """Return a digest that two versions of an experiment share only if they do the same.
+    """Return a digest that two versions, path and text of each file, share only if they do the same.
 
     A Python file counts by :func:`pytest_autoresearch.source.canonical.digest`, any other file by its text.
-
-    Args:
-        files: the text of every editable file, by its path.
     """
-    rows = [f"{path!r} {_digest(path, text)}" for path, text in sorted(files.items())]
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
-
-
-def _digest(path: str, text: str) -> str:
-    if path.endswith(".py"):
-        return canonical.digest(text)
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    known = {path: canonical.digest(text) if path.endswith(".py") else text for path, text in files.items()}
+    return hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()
 
 
 def code_size(files: Mapping[str, str]) -> int:
@@ -40,13 +31,6 @@ def checked(
     proposed: Mapping[str, str], incumbent: Mapping[str, str], spec: ExperimentSpec, device: str, fixed: str
 ) -> dict[str, str]:
     """Return the files of a version that is worth a run: *incumbent* with the *proposed* files in it.
-
-    Args:
-        proposed: the text of every changed file, by its path.
-        incumbent: the text of every editable file.
-        spec: of the experiment.
-        device: ``cuda`` or ``cpu``, for asserts that depend on it.
-        fixed: the text of ``prepare.py``.
 
     Raises:
         ProposalRefused: a file may not be changed or is not valid, or the incumbent does the same.
@@ -70,32 +54,28 @@ def equivalent_up_to(old: Mapping[str, str], new: Mapping[str, str]) -> str | No
 
     For example ``only names and seeds``, as :func:`canonical.equivalent_up_to` says of one file.
     """
-    changed = [path for path in {**old, **new} if old.get(path) != new.get(path)]
     phrases = []
-    for path in changed:
-        if not path.endswith(".py") or path not in old or path not in new:
-            return None
-        if (phrase := canonical.equivalent_up_to(old[path], new[path])) is None:
-            return None
-        phrases.append(phrase)
+    for path in {**old, **new}:
+        if old.get(path) != new.get(path):
+            if not path.endswith(".py") or path not in old or path not in new:
+                return None
+            if (phrase := canonical.equivalent_up_to(old[path], new[path])) is None:
+                return None
+            phrases.append(phrase)
     return " and ".join(dict.fromkeys(phrases)) or None
 
 
 def is_storable(files: Mapping[str, str]) -> bool:
     """Return whether git can store *files* as they are: plain paths, UTF-8, and none too large."""
-    return all(_is_plain(path) and _size(text) <= LARGEST for path, text in files.items())
+    try:
+        return all(_is_plain(path) and len(text.encode()) <= LARGEST for path, text in files.items())
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_plain(path: str) -> bool:
     parts = PurePosixPath(path).parts
     named = {part.casefold() for part in parts}
     return (
-        path != "" and "/".join(parts) == path and path.isprintable() and not named & {"..", ".git", "git~1"}
+        bool(path) and "/".join(parts) == path and path.isprintable() and not named & {"..", ".git", "git~1"}
     )
-
-
-def _size(text: str) -> int:
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:
-        return LARGEST + 1

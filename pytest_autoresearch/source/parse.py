@@ -7,6 +7,16 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 
+NAMING: dict[type[ast.AST], str] = {
+    **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler), "name"),
+    **dict.fromkeys((ast.MatchAs, ast.MatchStar), "name"),
+    **dict.fromkeys((ast.Global, ast.Nonlocal), "names"),
+    ast.Name: "id",
+    ast.arg: "arg",
+    ast.MatchMapping: "rest",
+}
+"""The field of a node, other than of imports, that holds a name that the script may bind."""
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
@@ -27,10 +37,11 @@ def parsed(source: str) -> ast.Module | None:
 
 def is_comment(node: ast.AST) -> bool:
     """Tell whether *node* is a statement that is only a string: a docstring, or a comment written as one."""
-    match node:
-        case ast.Expr(value=ast.Constant(value=str())):
-            return True
-    return False
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def bindings(node: ast.AST) -> Iterator[str]:
@@ -38,22 +49,17 @@ def bindings(node: ast.AST) -> Iterator[str]:
     stack = [node]
     while stack:
         node = stack.pop()
-        yield from bound_names(node)
+        if name := bound_name(node):
+            yield name
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
             stack.extend(ast.iter_child_nodes(node))
 
 
-def bound_names(node: ast.AST) -> list[str]:
-    """Return the names that *node* itself binds or deletes; ``*`` for an import of everything."""
+def bound_name(node: ast.AST) -> str:
+    """Return the name that *node* itself binds or deletes, empty if none; ``*`` imports everything."""
     match node:
-        case ast.Name(id=name, ctx=ast.Store() | ast.Del()) | ast.arg(arg=name):
-            return [name]
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
         case ast.alias(name=name, asname=alias):
-            return [alias or name.partition(".")[0]]
-        case ast.ExceptHandler(name=str() as name) | ast.MatchAs(name=str() as name):
-            return [name]
-        case ast.MatchStar(name=str() as name) | ast.MatchMapping(rest=str() as name):
-            return [name]
-    return []
+            return alias or name.partition(".")[0]
+        case ast.Name(ctx=ast.Load()) | ast.Global() | ast.Nonlocal():
+            return ""
+    return getattr(node, NAMING.get(type(node), ""), None) or ""

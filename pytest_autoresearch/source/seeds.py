@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -22,32 +21,26 @@ _SEED = re.compile(r"(?:[A-Z0-9_]*_)?SEEDS?(?:_[A-Z0-9_]*)?")
 _RANGE = range(2**32)  # numpy refuses other seeds
 _ANY_SEED = (0, 2**31 - 1)  # the ends of what an imported seed may be
 _MOST = 32  # constants that hold a seed; in a script with more of them none is looked for
+_ARITHMETIC = (ast.Constant, ast.Name, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Seeds:
-    """The nodes of a syntax tree that choose random numbers and do nothing else."""
+def find(survey: Survey) -> set[ast.AST]:
+    """Return the nodes that choose random numbers and do nothing else, none if a script may ask for a seed.
 
-    expressions: frozenset[ast.AST] = frozenset()
-    statements: frozenset[ast.AST] = frozenset()
-    """Statements of the module that only seed a library's own generator."""
-
-    @classmethod
-    def of(cls, survey: Survey) -> Seeds:
-        """Find them; there are none in a script that may ask a generator for its seed."""
-        if survey.mentioned & _TELLING:
-            return cls()
-        imported = {name for name in survey.roots if _SEED.fullmatch(name) and name not in survey.bindings}
-        arguments = list(_arguments(survey))
-        held = _constants(survey, arguments, imported)
-        expressions = {node for node in arguments if _is_seed(node, imported | held.keys())}
-        expressions.update(node for nodes in held.values() for node in nodes)
-        statements = {
-            statement
-            for statement in survey.tree.body
-            if isinstance(statement, ast.Expr) and _only_seeds(statement.value, survey, expressions)
-        }
-        return cls(frozenset(expressions), frozenset(statements))
+    They are expressions, and statements of the module that only seed a library's own generator.
+    """
+    if survey.mentioned & _TELLING:
+        return set()
+    imported = {name for name in survey.roots if _SEED.fullmatch(name) and name not in survey.bindings}
+    arguments = list(_arguments(survey))
+    held = _constants(survey, arguments, imported)
+    found: set[ast.AST] = {node for node in arguments if _is_seed(node, imported | held.keys())}
+    found.update(node for nodes in held.values() for node in nodes)
+    return found.union(
+        statement
+        for statement in survey.tree.body
+        if isinstance(statement, ast.Expr) and _only_seeds(statement.value, survey, found)
+    )
 
 
 def _arguments(survey: Survey) -> Iterator[ast.expr]:
@@ -73,7 +66,7 @@ def _argument(call: ast.Call, survey: Survey) -> ast.expr | None:
     return seed if known and name in _SEEDING and not own else None
 
 
-def _only_seeds(call: ast.expr, survey: Survey, expressions: set[ast.expr]) -> bool:
+def _only_seeds(call: ast.expr, survey: Survey, expressions: set[ast.AST]) -> bool:
     """Tell whether *call* does nothing but seed a library's own generator."""
     match call:
         case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name) as callee):
@@ -91,24 +84,21 @@ def _constants(survey: Survey, arguments: list[ast.expr], imported: set[str]) ->
             found.setdefault(name, []).append(value)
     noticed = survey.texts.union(survey.attributes, survey.keywords, survey.roots)
     misused = {name for name in found if name in noticed or survey.bindings[name] != len(found[name])}
-    found = {name: nodes for name, nodes in found.items() if name not in misused}
-    if len(found) > _MOST:
+    if len(found.keys() - misused) > _MOST:
         return {}
-    loads = [node for node in survey.loads if node.id in found]
     while True:
+        found = {name: nodes for name, nodes in found.items() if name not in misused}
         values = [node for nodes in found.values() for node in nodes]
         allowed = {leaf for node in (*arguments, *values) if _is_arithmetic(node) for leaf in ast.walk(node)}
-        misused = {node.id for node in loads if node not in allowed}
+        misused = {node.id for node in survey.loads if node not in allowed}
         seeds = imported | found.keys()
         misused |= {name for name, nodes in found.items() if not all(_is_seed(node, seeds) for node in nodes)}
         if misused.isdisjoint(found):
             return found
-        found = {name: nodes for name, nodes in found.items() if name not in misused}
 
 
 def _is_arithmetic(node: ast.expr) -> bool:
-    kinds = (ast.Constant, ast.Name, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context)
-    return all(isinstance(inner, kinds) for inner in ast.walk(node))
+    return all(isinstance(inner, _ARITHMETIC) for inner in ast.walk(node))
 
 
 def _is_seed(node: ast.expr, seeds: AbstractSet[str]) -> bool:
@@ -119,11 +109,8 @@ def _is_seed(node: ast.expr, seeds: AbstractSet[str]) -> bool:
     literals = [leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)]
     if names - seeds or any(type(value) is not int for value in literals):
         return False
-    for given in _ANY_SEED:
-        try:
-            value = arithmetic.evaluate(node, dict.fromkeys(names, given), "cpu")
-        except (arithmetic.NotConstant, ZeroDivisionError):
-            return False
-        if type(value) is not int or value not in _RANGE:
-            return False
-    return True
+    try:
+        values = [arithmetic.evaluate(node, dict.fromkeys(names, given), "cpu") for given in _ANY_SEED]
+    except (arithmetic.NotConstant, ZeroDivisionError):
+        return False
+    return all(type(value) is int and value in _RANGE for value in values)

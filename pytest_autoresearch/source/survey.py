@@ -6,12 +6,11 @@ import ast
 import collections
 import re
 
-from pytest_autoresearch.source.parse import bindings, bound_names, is_comment
+from pytest_autoresearch.source.parse import bindings, bound_name, is_comment
 
 DEEPEST = 150  # levels of a syntax tree, beyond which a script is not looked into
 # Nodes of later Pythons whose scopes are not known here.
 _MODERN = {"TypeAlias", "TypeVar", "ParamSpec", "TypeVarTuple", "TemplateStr"}
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Survey:
@@ -49,7 +48,7 @@ class Survey:
     def _note_names(self) -> None:
         nodes = self._nodes
         self.bindings = collections.Counter(
-            name for node in nodes if not isinstance(node, ast.alias) for name in bound_names(node)
+            name for node in nodes if not isinstance(node, ast.alias) and (name := bound_name(node))
         )
         """How often anything but an import may bind a name."""
         self.loads = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
@@ -67,14 +66,14 @@ class Survey:
         self.unpacks = None in keywords
         self.keywords = {name for name in keywords if name is not None}
         held = [node.value for node in nodes if isinstance(node, ast.Constant)]
-        held = [value.decode("latin-1") if isinstance(value, bytes) else value for value in held]
-        strings = [value for value in held if isinstance(value, str)]
+        strings = [value.decode("latin-1") for value in held if isinstance(value, bytes)]
+        strings += [value for value in held if isinstance(value, str)]
         self.mentions_a_script = any(".py" in text for text in strings)
         self.texts = {word for text in strings for word in re.findall(r"\w+", text)}
         """Words in strings."""
 
     def _note_functions(self) -> None:
-        functions = [node for node in self._nodes if isinstance(node, _FUNCTIONS)]
+        functions = [n for n in self._nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
         classes = [node for node in self._nodes if isinstance(node, ast.ClassDef)]
         self.titles = {node.name for node in (*functions, *classes)}
         """Names of functions and classes."""
@@ -85,21 +84,14 @@ class Survey:
         """Names that classes bind."""
         annotations = [node.annotation for node in self._nodes if isinstance(node, ast.arg | ast.AnnAssign)]
         annotations += [node.returns for node in functions]
-        self.annotated = {
-            inner.id
-            for annotation in filter(None, annotations)
-            for inner in ast.walk(annotation)
-            if isinstance(inner, ast.Name)
-        }
+        inner = (node for annotation in filter(None, annotations) for node in ast.walk(annotation))
+        self.annotated = {node.id for node in inner if isinstance(node, ast.Name)}
         """Names in annotations."""
         called_elsewhere = self.members | self.passed | self.attributes | self.texts | self.fixed_titles
-        own = {node.args for node in functions if node.name not in called_elsewhere}
-        parameters = [
-            {inner.arg for inner in ast.walk(node) if isinstance(inner, ast.arg)}
-            for node in self._nodes
-            if isinstance(node, ast.arguments) and (node not in own or self.unpacks)
-        ]
-        self.public_parameters = self.keywords.union(*parameters)
+        own = {node.args for node in functions if node.name not in called_elsewhere and not self.unpacks}
+        public = (n for n in self._nodes if isinstance(n, ast.arguments) and n not in own)
+        parameters = (node for arguments in public for node in ast.walk(arguments))
+        self.public_parameters = self.keywords | {n.arg for n in parameters if isinstance(n, ast.arg)}
         """Names by which something outside the script, or a keyword, may pass an argument."""
 
     def _note_imports(self) -> None:
@@ -111,7 +103,7 @@ class Survey:
                 continue
             for alias in statement.names:
                 module = alias.name if isinstance(statement, ast.Import) else statement.module or ""
-                root, [name] = module.partition(".")[0], bound_names(alias)
+                root, name = module.partition(".")[0], bound_name(alias)
                 self.roots[name] = root if self.roots.get(name, root) == root else ""
                 self.attributes.update(module.split("."))
                 if isinstance(statement, ast.ImportFrom):

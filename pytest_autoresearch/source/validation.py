@@ -21,11 +21,9 @@ def read(path: Path) -> str:
         ProposalRefused: it is a link or no regular file, has other names, is too large, or is not UTF-8.
     """
     try:
-        data = b"".join(read_bounded(path, LARGEST, sole_name=True))
+        return b"".join(read_bounded(path, LARGEST, sole_name=True)).decode()
     except FileRefused as error:
         raise ProposalRefused(f"{path.name} {error}") from error
-    try:
-        return data.decode()
     except UnicodeDecodeError as error:
         raise ProposalRefused(f"{path.name} is not UTF-8 text: {error}") from error
 
@@ -40,28 +38,22 @@ def check(source: str, incumbent: str, device: str, fixed: str) -> None:
     Raises:
         ProposalRefused: it fails one of these checks.
     """
-    _check_compiles(_encoded(source))
+    _check_compiles(source)
     if source == incumbent:
         raise ProposalRefused("nothing was changed")
     if broken := constants.broken_assert(source, device, fixed):
         raise ProposalRefused(f"{quoted(broken)} does not hold")
 
 
-def _encoded(source: str) -> bytes:
+def _check_compiles(source: str) -> None:
     try:
         encoded = source.encode()
     except UnicodeEncodeError as error:
-        line = source.count("\n", 0, error.start) + 1
-        raise ProposalRefused(f"line {line}: not encodable as UTF-8") from error
+        raise ProposalRefused(f"{_line(source, error.start)}: not encodable as UTF-8") from error
     if len(encoded) > LARGEST:
         raise ProposalRefused(f"{len(encoded)} bytes, at most {LARGEST} are allowed")
-    if b"\0" in encoded:
-        line = encoded.count(b"\n", 0, encoded.index(b"\0")) + 1
-        raise ProposalRefused(f"line {line}: a NUL byte")
-    return encoded
-
-
-def _check_compiles(encoded: bytes) -> None:
+    if (position := source.find("\0")) >= 0:
+        raise ProposalRefused(f"{_line(source, position)}: a NUL byte")
     try:
         with quiet():  # a run shows the warnings
             # Bytes, as Python reads the file: a declaration of another encoding counts.
@@ -73,3 +65,8 @@ def _check_compiles(encoded: bytes) -> None:
         raise ProposalRefused("nested too deeply to compile") from error
     except ValueError as error:
         raise ProposalRefused(f"does not compile: {single_line(str(error))}") from error
+
+
+def _line(source: str, position: int) -> str:
+    number = source.count("\n", 0, position) + 1
+    return f"line {number}"

@@ -1,17 +1,6 @@
-"""Messages between the harness and a run, or between the harness and the scorer.
+"""Messages between the harness and a run, or between the harness and the scorer: docs/formats.md lists them.
 
-Each message is one line of JSON over a Unix stream socket, with file descriptors beside it. A run sends, in
-this order::
-
-    {"open": "tokenizer.tiktoken"}   to read a file; the first file of training data starts the clock
-    {"clock": true}                  to read the clock that its budget is counted on
-    {"trained": "sha256"}            the digest of its model, graph and weights; the clock stops
-    {"model": true}                  the sealed model, as a descriptor
-    {"unsealable": "reason"}         or why there is none
-
-The answer is a descriptor, ``{"score": 1.234}`` or ``{"refused": "reason"}``. The descriptor of a clock comes
-with ``{"at": 1.5}``, see clock.py; training data with ``{"charged": 0.5}``, the seconds of its budget that
-the start-up has used.
+Each is one line of JSON over a Unix stream socket, with file descriptors beside it.
 """
 
 from __future__ import annotations
@@ -22,12 +11,12 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pytest_autoresearch.errors import ProtocolError
 
-VARIABLE = "AUTORESEARCH_WIRE"  # the environment variable with the descriptor of a run's end
+VARIABLE = "AUTORESEARCH_CHANNEL"  # the environment variable with the descriptor of a run's end
 LONGEST = 1 << 20  # bytes of a message
 DESCRIPTORS = 4  # how many may be in transit at once
 
@@ -42,7 +31,10 @@ class Message:
 
 
 class Channel:
-    """One end of the socket. The other may be hostile: its messages are bounded and checked for form."""
+    """One end of the socket. The other may be hostile: its messages are bounded and checked for form.
+
+    Reading raises EOFError where the other end is closed, and ProtocolError where it sent no message.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -68,64 +60,40 @@ class Channel:
         return self._socket.fileno()
 
     def send(self, content: Mapping[str, Any], *descriptors: int, timeout: float | None = None) -> None:
-        """Send a message, with open descriptors beside it.
-
-        Raises:
-            OSError: the other end is closed, or has not read for *timeout* seconds.
-        """
+        """Send a message; raise OSError if the other end is closed or does not read for *timeout* seconds."""
         line = json.dumps({**content, "descriptors": len(descriptors)}).encode() + b"\n"
-        with self._timeout(timeout):
-            sent = socket.send_fds(self._socket, [line], descriptors) if descriptors else 0
-            if sent < len(line):  # else the other end may have read it all, and be closed
-                self._socket.sendall(line[sent:])
+        self._socket.settimeout(timeout)
+        sent = socket.send_fds(self._socket, [line], descriptors) if descriptors else 0
+        if sent < len(line):  # else the other end may have read it all, and be closed
+            self._socket.sendall(line[sent:])
 
     def read(self) -> list[Message]:
-        """Read once from the socket, which is readable, and return the messages that are now complete.
-
-        Raises:
-            EOFError: the other end is closed.
-            ProtocolError: it sent something other than a message.
-        """
+        """Read once from the socket, which is readable, and return the messages that are now complete."""
         try:
-            with self._timeout(0):
-                self._receive_some()
+            self._receive_some(timeout=0)
         except BlockingIOError:  # a byte out of band: readable for select, and nothing to read
             raise ProtocolError("a byte that belongs to no message") from None
         messages, self._messages = list(self._messages), deque()
         return messages
 
     def receive(self, timeout: float | None = None) -> Message:
-        """Wait for the next message.
-
-        Raises:
-            TimeoutError: no byte came for *timeout* seconds.
-            EOFError: the other end is closed.
-            ProtocolError: it sent something other than a message.
-        """
-        with self._timeout(timeout):
-            while not self._messages:
-                self._receive_some()
+        """Wait for the next message; raise TimeoutError if no byte comes for *timeout* seconds."""
+        while not self._messages:
+            self._receive_some(timeout)
         return self._messages.popleft()
 
     def close(self) -> None:
         """Close the socket, and every received descriptor of messages that were not read."""
-        for message in self._messages:
-            self._descriptors.extend(message.descriptors)
-        self._messages.clear()
-        while self._descriptors:
+        unread = (descriptor for message in self._messages for descriptor in message.descriptors)
+        for descriptor in (*unread, *self._descriptors):
             with contextlib.suppress(OSError):
-                os.close(self._descriptors.popleft())
+                os.close(descriptor)
+        self._messages.clear()
+        self._descriptors.clear()
         self._socket.close()
 
-    @contextlib.contextmanager
-    def _timeout(self, seconds: float | None) -> Iterator[None]:
-        self._socket.settimeout(seconds)
-        try:
-            yield
-        finally:
-            self._socket.settimeout(None)
-
-    def _receive_some(self) -> None:
+    def _receive_some(self, timeout: float | None) -> None:
+        self._socket.settimeout(timeout)
         data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, DESCRIPTORS)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)

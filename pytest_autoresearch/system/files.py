@@ -37,8 +37,7 @@ WRITE_FAILURE = re.compile(
 def writing(path: Path | None = None) -> Iterator[None]:
     """Raise :class:`StorageError` for an OSError of the block.
 
-    Args:
-        path: what is written, if the error does not say; None is the folder for temporary files.
+    *path* is what is written, if the error does not say; None is the folder for temporary files.
     """
     try:
         yield
@@ -52,10 +51,9 @@ def storage_error(output: str, program: str, folder: Path) -> StorageError | Non
     """Return the error for the *output* of a *program* that wrote in *folder*; None if no write failed."""
     patterns = {NO_SPACE: DISK_FULL, NO_PERMISSION: DISK_READ_ONLY, WRITE_FAILURE: DISK_FAILS}
     for pattern, kind in patterns.items():
-        for line in output.splitlines():
-            if pattern.search(line):
-                cause = _cause(output, folder) if kind == DISK_FAILS else kind
-                return StorageError(cause, f"{program} in {str(folder)!r}: {line.strip()}")
+        for line in filter(pattern.search, output.splitlines()):
+            cause = _cause(output, folder) if kind == DISK_FAILS else kind
+            return StorageError(cause, f"{program} in {str(folder)!r}: {line.strip()}")
     return None
 
 
@@ -80,15 +78,11 @@ def read_bounded(
     The size is taken once: a file that grows is read up to that size. A path is opened without following a
     symbolic link in its last part, and without waiting for the writer of a pipe.
 
-    Args:
-        file: a path, or a descriptor, which stays open.
-        largest: the size in bytes beyond which it is refused.
-        chunk: how many bytes to yield at most at once.
-        sole_name: refuse a file that has other names (hard links).
+    A descriptor stays open. With *sole_name* a file that has other names (hard links) is refused too.
 
     Raises:
-        FileRefused: it is no regular file, is too large or cannot be read. The message continues a sentence
-            that begins with the name of the file.
+        FileRefused: it is no regular file, has more than *largest* bytes or cannot be read. The message
+            continues a sentence that begins with the name of the file.
     """
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -14,19 +14,13 @@ from pytest_autoresearch.errors import LockHeld
 
 
 class Lock:
-    """A file that at most one living process holds, among all machines that share the file system.
+    """A file with a flock(2) lock, among all machines that share the file system.
 
-    It is a flock(2) lock, which ends with its process, so nobody has to find out whether a holder is alive.
     The text in the file is for people, and shows whether the last holder died without releasing it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock at *path*.
-
-        Raises:
-            LockHeld: another process has it.
-            OSError: the file cannot be made or locked.
-        """
+        """Take the lock at *path*; raise LockHeld if another process has it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         # Never unlinked: a process with the old file and one with a new file would both have the lock.
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -34,7 +28,8 @@ class Lock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.died = self._read()
             """The holder that died without releasing it, or None."""
-            self._write(_holder())
+            since = dt.datetime.now().astimezone().isoformat(" ", "seconds")
+            self._write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
         except BlockingIOError:
             holder = self._read()
             os.close(self._descriptor)
@@ -58,15 +53,9 @@ class Lock:
             os.close(descriptor)
 
     def _read(self) -> str | None:
-        text = os.pread(self._descriptor, 200, 0).decode(errors="replace")
-        # A line without its end was being written.
-        return text.removesuffix("\n") if text.endswith("\n") else None
+        line, end, _ = os.pread(self._descriptor, 200, 0).decode(errors="replace").rpartition("\n")
+        return line if end else None  # a line without its end was being written
 
-    def _write(self, text: str) -> None:
+    def _write(self, line: str) -> None:
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{text}\n".encode(), 0)
-
-
-def _holder() -> str:
-    since = dt.datetime.now().astimezone().isoformat(" ", "seconds")
-    return f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+        os.pwrite(self._descriptor, line.encode(), 0)

@@ -13,11 +13,7 @@ EXCERPT = 1 << 17  # bytes that are stored for good of all runs of a trial
 
 
 class BoundedLog:
-    """A file to which the output of a run is appended. It is complete at any time, even if pytest is killed.
-
-    Raises:
-        StorageError: it cannot be written, now or later.
-    """
+    """A file to which the output of a run is appended; complete at any time, even if pytest is killed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,7 +29,9 @@ class BoundedLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        with writing(self._path), self._file:
+            if self._excess() > 0:
+                self._shorten()
 
     def write(self, chunk: bytes) -> None:
         """Append output."""
@@ -42,12 +40,6 @@ class BoundedLog:
             if self._excess() > TAIL:  # not for every chunk, because each time the end is written again
                 self._shorten()
             self._file.flush()
-
-    def close(self) -> None:
-        """Drop the rest of what exceeds the limits."""
-        with writing(self._path), self._file:
-            if self._excess() > 0:
-                self._shorten()
 
     def _excess(self) -> int:
         """Return how many bytes there are besides the beginning and the end that are kept."""

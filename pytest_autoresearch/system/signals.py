@@ -1,4 +1,4 @@
-"""Signals: which of them stop a session, and when they wait. Only the main thread handles signals."""
+"""Signals: which of them stop a session, when they wait, and which has ended a process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ TERMINATIONS = (signal.SIGTERM, signal.SIGHUP)
 def stoppable(stop: Callable[[str], object]) -> Iterator[None]:
     """Call *stop* with a reason on SIGTERM and SIGHUP; it should raise what ends the session with teardown.
 
-    By default these signals end the process at once, and its run goes on training. A signal that is ignored,
-    as SIGHUP is under nohup, stays ignored. Off the main thread, signals keep their handlers.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored. So does each off the main thread.
     """
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -30,12 +29,8 @@ def stoppable(stop: Callable[[str], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Hold SIGINT, SIGTERM and SIGHUP back to the end of the block, so that its writes stay together.
-
-    Raises:
-        RuntimeError: this is not the main thread, whose end could still interrupt the block.
-    """
-    if threading.current_thread() is not threading.main_thread():
+    """Hold SIGINT, SIGTERM and SIGHUP back to the end of the block, so that its writes stay together."""
+    if threading.current_thread() is not threading.main_thread():  # whose end could interrupt the block
         raise RuntimeError("only the main thread can defer signals")
     waiting: list[int] = []
     try:
@@ -48,11 +43,15 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
-    replaced = {}
-    try:
+    with contextlib.ExitStack() as replaced:
         for number in numbers:
-            replaced[number] = signal.signal(number, handler)
+            replaced.callback(signal.signal, number, signal.signal(number, handler))
         yield
-    finally:
-        for number, before in replaced.items():
-            signal.signal(number, before)
+
+
+def exit_reason(code: int) -> str:
+    """Return in words how a process ended, from an exit code that is negative for a signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
+    return f"killed by {names.get(-code, f'signal {-code}')}"

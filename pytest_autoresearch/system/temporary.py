@@ -14,8 +14,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 from pytest_autoresearch.errors import LockHeld
 from pytest_autoresearch.system.files import writing
@@ -27,11 +27,22 @@ OWNER = "owner"  # the file of the lock
 
 
 @contextlib.contextmanager
-def folder(name: str) -> Iterator[Path]:
-    """Yield a new folder whose name begins with *name*, and remove it afterwards."""
+def folder(name: str, files: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """Yield a new folder whose name begins with *name*, and remove it afterwards.
+
+    It holds *files*, path and text of each; a path that leaves the folder is a ValueError.
+    """
+    files = files or {}
+    for inner in map(PurePosixPath, files):
+        if not inner.name or inner.is_absolute() or ".." in inner.parts:
+            raise ValueError(f"{str(inner)!r} is no path inside of a run's folder")
     with writing():
         path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_own())).resolve()
     try:
+        with writing(path):
+            for file, text in files.items():
+                (path / file).parent.mkdir(parents=True, exist_ok=True)
+                (path / file).write_bytes(text.encode())
         yield path
     finally:
         remove(path)
@@ -54,9 +65,8 @@ def remove(path: Path) -> None:
     with contextlib.suppress(OSError, RecursionError):
         shutil.rmtree(path)
     for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-        if not path.exists():
-            return
-        subprocess.run([*command, "--", path], stderr=subprocess.DEVNULL, check=False)
+        if path.exists():
+            subprocess.run([*command, "--", path], stderr=subprocess.DEVNULL, check=False)
 
 
 @functools.cache

@@ -241,6 +241,19 @@ def test_what_was_paid_for_nothing_is_in_the_next_trial() -> None:
     assert list(chain.remarks()) == ["a proposes no more: the limit is reached"]
 
 
+def test_what_was_paid_before_all_was_tried_is_in_a_last_trial() -> None:
+    declined = NoAnswer("declined", usage=Usage(calls=1, cost=0.5))
+    last = propose(AgentChain([Scripted("a", declined), Scripted("b", None)]))
+    assert last is not None
+    assert (last.unanswered, last.files, last.usage.cost) == ("a: declined", {}, 0.5)
+    chain = AgentChain([Scripted("a", None, None)])
+    chain.budget.open(Total(), Usage(cost=2.0))
+    last = propose(chain)
+    assert last is not None
+    assert (last.unanswered, last.usage.cost) == ("nothing is left to try", 2.0)
+    assert propose(chain) is None
+
+
 def test_what_no_trial_has_used_is_told_in_the_end(busy: Callable[..., tuple[AgentChain, Scripted]]) -> None:
     chain, agent = busy("ahead")
     agent.gate.set()

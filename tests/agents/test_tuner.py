@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from pytest_autoresearch.agents.briefing import Briefing
-from pytest_autoresearch.agents.tuner.agent import Tuner, _Search
+from pytest_autoresearch.agents.tuner.agent import Tuner
+from pytest_autoresearch.agents.tuner.search import Search
 from pytest_autoresearch.records.measurement import Measurement
 from pytest_autoresearch.records.proposal import Proposal
 from pytest_autoresearch.records.trial import Trial, Value, Verdict
@@ -507,7 +508,7 @@ def test_what_another_agent_changed_together_is_taken_up_in_parts() -> None:
 
 def _taken(ideas: dict[str, Value], history: list[Trial]) -> float:
     """Return in how many of the draws every change is one of the *ideas*."""
-    search = _Search(brief(history=history))
+    search = Search(brief(history=history))
     rng = np.random.default_rng(0)
     draws = [search._draw(rng) for _ in range(1000)]
     return sum(draw.items() <= ideas.items() for draw in draws) / len(draws)

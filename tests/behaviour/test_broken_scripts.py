@@ -104,7 +104,7 @@ def test_a_broken_working_tree_is_a_compact_failure(project: Project) -> None:
     project.script.write_text(SCRIPT.replace("0.04", "0.04 / 0"))
     session = project.pytest("experiment/train.py").exits(1)
     session.shows('exit code 1: "ZeroDivisionError: float division by zero"', "  > LR = 0.04 / 0")
-    session.hides("measuring/run.py")
+    session.hides("runs/run.py")
 
 
 def test_output_without_end_does_no_harm(project: Project) -> None:

@@ -45,7 +45,6 @@ from pytest_autoresearch.errors import (
     RunOutOfMemory,
     RunTimedOut,
     ScoreRefused,
-    TrialNotKept,
 )
 from pytest_autoresearch.plugin.host import slug
 from pytest_autoresearch.plugin.items import Compact, ExperimentItem
@@ -255,7 +254,7 @@ FAILURES: list[Callable[[str], Exception]] = [
     lambda text: failed(RunCrashed(text, text.split("\n"))),
     lambda text: failed(RunTimedOut(text, ())),
     lambda text: failed(ScoreRefused(text, [text])),
-    lambda text: TrialNotKept(str(ScoreRefused(text, ()))),
+    lambda text: AssertionFailure(str(ScoreRefused(text, ()))),
     RepositoryError,
     unreadable,
     refused,
@@ -391,13 +390,13 @@ def test_what_a_script_prints_is_found_by_its_key_alone(printed: list[tuple[str,
 @settings(calm, max_examples=6)
 @given(st.lists(entries(), min_size=15, max_size=15))
 def test_git_gives_a_message_back_and_finds_its_own_trailers(project: Project, found: list[Trial]) -> None:
-    repository = Repository.of(project.script)
+    repository = Repository(ExperimentSpec(project.script.parent))
     parent, prefix = repository.head(), "refs/autoresearch/h/"
     written: dict[str, Trial] = {}
     for number, entry in enumerate(found):
         commit = repository.commit(parent, {}, trial_message(entry, "val_bpb"))
         ref = f"{prefix}{number:04d}"
-        written[ref] = entry.written_as(commit)
+        written[ref] = dataclasses.replace(entry, commit=commit)
         repository.move({ref: (repository.tip_of(ref), commit)})
     read = {
         commit.ref: parse_trial(commit.message, commit.name) for commit in repository.commits(f"{prefix}*")
@@ -411,7 +410,7 @@ def test_git_gives_a_message_back_and_finds_its_own_trailers(project: Project, f
 
 def test_a_message_is_no_comment_and_no_patch_to_git(project: Project) -> None:
     """Rewording drops lines with a mark of git's, and its mails end at one."""
-    repository = Repository.of(project.script)
+    repository = Repository(ExperimentSpec(project.script.parent))
     entry = Trial(1, SCISSORS, "refused", "---", "", "b" * 40, 1.0)
     commit = repository.commit(repository.head(), {}, trial_message(entry, "val_bpb"))
     message = project.message(commit)
@@ -429,18 +428,18 @@ def test_a_message_is_no_comment_and_no_patch_to_git(project: Project) -> None:
 def test_the_name_of_a_folder_is_no_option_of_git(project: Project, folder: str) -> None:
     project.git("mv", "--", "experiment", f"./{folder}")
     project.commit()
-    repository = Repository.of(project.path / folder / "train.py")
     spec = ExperimentSpec(project.path / folder)
-    script = repository.path_of(spec.path)
+    repository = Repository(spec)
+    script = repository.path_of("train.py")
     commit = repository.commit(repository.head(), {script: "LR = 1\n"}, "Change it")
-    assert repository.committed(script, commit) == "LR = 1\n"
-    assert repository.files_at(commit, spec) == {"train.py": "LR = 1\n"}
-    assert repository.tree_at(commit, spec) == repository.tree_of({"train.py": "LR = 1\n"})
-    assert checkout.tree(repository, spec) == repository.tree_at("HEAD", spec)
+    assert repository.committed("train.py", commit) == "LR = 1\n"
+    assert repository.files_at(commit) == {"train.py": "LR = 1\n"}
+    assert repository.tree_at(commit) == repository.tree_of({"train.py": "LR = 1\n"})
+    assert checkout.tree(repository) == repository.tree_at("HEAD")
     spec.path.write_text("LR = 1\n")
-    assert checkout.tree(repository, spec) == repository.tree_at(commit, spec)
+    assert checkout.tree(repository) == repository.tree_at(commit)
     assert repository.status().changed == [script]
-    checkout.refresh(repository, spec.folder, [script])
+    checkout.refresh(repository, [script])
     assert repository.status().changed == []
 
 

@@ -11,6 +11,7 @@ from pytest_autoresearch.campaign.git import Repository
 from pytest_autoresearch.campaign.refs import CampaignRefs
 from pytest_autoresearch.errors import RepositoryError
 from pytest_autoresearch.records.proposal import Usage
+from pytest_autoresearch.records.spec import ExperimentSpec
 from tests.project import Project
 
 REFS = CampaignRefs("t")
@@ -18,7 +19,7 @@ REFS = CampaignRefs("t")
 
 @pytest.fixture
 def repository(project: Project) -> Repository:
-    return Repository.of(project.script)
+    return Repository(ExperimentSpec(project.script.parent))
 
 
 def test_the_sum_outlives_who_wrote_it(repository: Repository) -> None:

@@ -17,7 +17,7 @@ from pytest_autoresearch.campaign.opening import CampaignOpener
 from pytest_autoresearch.campaign.refs import CampaignRefs
 from pytest_autoresearch.campaign.writer import CampaignWriter
 from pytest_autoresearch.errors import RepositoryError
-from pytest_autoresearch.judging.state import JudgePolicy
+from pytest_autoresearch.judging.judge import JudgePolicy
 from pytest_autoresearch.records.measurement import Measurement
 from pytest_autoresearch.records.proposal import Proposal, Usage
 from pytest_autoresearch.records.spec import ExperimentSpec
@@ -34,8 +34,8 @@ def runs(*scores: float) -> tuple[Measurement, ...]:
 def opened(project: Project, *editable: str, scores: tuple[float, ...] = (1.0, 1.01, 0.99)) -> CampaignWriter:
     """Start or continue campaign t, whose baseline has these *scores*."""
     spec = ExperimentSpec(project.script.parent, editable=editable or ("train.py",))
-    repository, state = Repository.of(project.script), project.path / ".autoresearch" / "t"
-    opener = CampaignOpener(repository, spec, "t", state, project.path / "results.tsv")
+    repository, state = Repository(spec), project.path / ".autoresearch" / "t"
+    opener = CampaignOpener(repository, "t", state, project.path / "results.tsv")
     opener.check()
     checked_out = opener.check_out(PLATFORM)
     return checked_out.start(runs(*scores), JudgePolicy(), device="cpu", keep_logs=None)
@@ -52,7 +52,7 @@ def tried(
 
 def read(project: Project, *editable: str) -> CampaignHistory:
     spec = ExperimentSpec(project.script.parent, editable=editable or ("train.py",))
-    return CampaignHistory.load(Repository.of(project.script), spec, "t")
+    return CampaignHistory.load(Repository(spec), "t")
 
 
 def same(one: CampaignHistory, other: CampaignHistory) -> bool:
@@ -95,7 +95,7 @@ def test_what_was_written_is_read_again(clean: Project) -> None:
     assert history.trial_like(history.header.files) == 0
     assert history.trial_like({"train.py": "LR = 9\n"}) is None
     with pytest.raises(RepositoryError, match="there is no campaign u"):
-        CampaignHistory.load(Repository.of(clean.script), ExperimentSpec(clean.script.parent), "u")
+        CampaignHistory.load(Repository(ExperimentSpec(clean.script.parent)), "u")
 
 
 def test_a_writer_that_continues_knows_what_the_last_one_knew(clean: Project) -> None:
@@ -145,7 +145,7 @@ def test_a_trial_may_change_several_files(clean: Project, monkeypatch: pytest.Mo
     assert net.read_text() == "WIDTH = 2\n"
     assert clean.git("show", f"{dropped.commit}:experiment/train.py") == "LR = 1"
     assert clean.git("diff", "--name-only", kept.commit, dropped.commit) == "experiment/model/net.py"
-    assert len({kept.tree, dropped.tree, writer.history.header.tree}) == 3
+    assert len({kept.tree, dropped.tree, writer.history.header.baseline.tree}) == 3
     assert opened(clean, *globs, scores=(0.5,)).files == writer.files
 
 
@@ -171,7 +171,7 @@ def test_a_new_file_of_the_user_is_not_overwritten_by_a_keep(
 def test_what_git_cannot_store_is_stored_as_the_incumbent(clean: Project) -> None:
     writer = opened(clean)
     tried(writer, "refused", source="LR = '\ud800'\n")
-    assert writer.history.trials[0].tree == writer.history.header.tree
+    assert writer.history.trials[0].tree == writer.history.header.baseline.tree
     assert clean.git("diff", "--name-only", "refs/autoresearch/t/0001^", "refs/autoresearch/t/0001") == ""
 
 
@@ -196,9 +196,8 @@ def test_a_half_done_keep_is_finished(clean: Project) -> None:
     clean.git("update-ref", "-d", refs.trial(1))
     clean.git("checkout", "--quiet", "HEAD^", "--", "experiment")  # and the files have not followed
     spec = ExperimentSpec(clean.script.parent)
-    opener = CampaignOpener(
-        Repository.of(clean.script), spec, "t", clean.path / ".autoresearch/t", clean.path / "results.tsv"
-    )
+    state = clean.path / ".autoresearch/t"
+    opener = CampaignOpener(Repository(spec), "t", state, clean.path / "results.tsv")
     opener.check()
     assert opener.check_out(PLATFORM).recovered == (
         "experiment/baseline.json, experiment/train.py brought to what the branch's last commit had stored",
@@ -210,7 +209,7 @@ def test_a_half_done_keep_is_finished(clean: Project) -> None:
 
 def test_git_of_this_process_is_not_changed(clean: Project) -> None:
     """GitPython's object is shared by everybody who has the repository."""
-    repository = Repository.of(clean.script)
+    repository = Repository(ExperimentSpec(clean.script.parent))
     program = repository.git._program
     repository.commit("HEAD", {"a.py": "x = 1\n"}, "Change it")
     repository.status()

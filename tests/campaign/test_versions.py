@@ -48,15 +48,15 @@ def made_by_git(project: Project, revision: str) -> str:
 
 
 def test_the_id_is_the_one_that_git_gives(project: Project, spec: ExperimentSpec) -> None:
-    repository = Repository.of(project.script)
-    files = repository.files_at("HEAD", spec)
+    repository = Repository(spec)
+    files = repository.files_at("HEAD")
     assert sorted(files) == ["config.yaml", "model/layers/deep.py", "model/net.py", "train.py"]
     expected = made_by_git(project, "HEAD")
-    assert repository.tree_at("HEAD", spec) == repository.tree_of(files) == expected
-    assert checkout.tree(repository, spec) == expected
-    assert repository.files_of(expected, spec) == files
+    assert repository.tree_at("HEAD") == repository.tree_of(files) == expected
+    assert checkout.tree(repository) == expected
+    assert repository.files_of(expected) == files
     project.script.write_text("LR = 1\n")
-    assert checkout.tree(repository, spec) == repository.tree_of(files | {"train.py": "LR = 1\n"}) != expected
+    assert checkout.tree(repository) == repository.tree_of(files | {"train.py": "LR = 1\n"}) != expected
 
 
 def test_the_id_is_longer_where_the_repository_hashes_with_sha256(tmp_path: Path) -> None:
@@ -66,19 +66,19 @@ def test_the_id_is_longer_where_the_repository_hashes_with_sha256(tmp_path: Path
     git = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-C", str(tmp_path)]
     for command in (["init", "--quiet", "--object-format=sha256"], ["add", "."], ["commit", "-qm", "Begin"]):
         subprocess.run([*git, *command], check=True)
-    repository, spec = Repository.of(folder / "train.py"), ExperimentSpec(folder)
+    repository = Repository(ExperimentSpec(folder))
     commit = repository.commit("HEAD", {"experiment/train.py": "LR = 2\n"}, "Change it")
     for revision in ("HEAD", commit):
         tree = subprocess.run(
             [*git, "rev-parse", f"{revision}:experiment"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        assert repository.tree_at(revision, spec) == tree
+        assert repository.tree_at(revision) == tree
         assert len(tree) == 64
 
 
 @pytest.mark.usefixtures("spec")
 def test_a_commit_has_new_files_and_keeps_all_others(project: Project) -> None:
-    repository = Repository.of(project.script)
+    repository = Repository(ExperimentSpec(project.script.parent))
     project.script.chmod(0o755)
     project.commit()
     changed = {
@@ -99,11 +99,11 @@ def test_a_commit_has_new_files_and_keeps_all_others(project: Project) -> None:
 def test_a_tree_that_is_lost_is_never_written_over(project: Project, spec: ExperimentSpec) -> None:
     tree = project.git("rev-parse", "HEAD:experiment/model")
     (project.path / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
-    repository = Repository.of(project.script)
+    repository = Repository(spec)
     with pytest.raises(RepositoryError, match=f"tree {tree} is missing: run 'git fsck'"):
         repository.commit("HEAD", {"experiment/model/net.py": "WIDTH = 3\n"}, "Change it")
     with pytest.raises(RepositoryError, match=r"HEAD is not all there: run 'git fetch --unshallow'"):
-        repository.files_at("HEAD", spec)
+        repository.files_at("HEAD")
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,10 @@ from pytest_autoresearch.errors import ScorerUnavailable, StorageError
 from pytest_autoresearch.executors.base import RunFailure, RunOutcome, RunRequest
 from pytest_autoresearch.executors.local import LocalExecutor
 from pytest_autoresearch.executors.slot import Resources
-from pytest_autoresearch.judging.judge import JudgePolicy
+from pytest_autoresearch.judging.judge import JudgePolicy, JudgeState
 from pytest_autoresearch.judging.noise import Estimate, Noise
 from pytest_autoresearch.judging.pruning import CurvePair, Margins, PruneRule
 from pytest_autoresearch.judging.rules import Always, MayBeKept
-from pytest_autoresearch.judging.state import JudgeState
 from pytest_autoresearch.records.measurement import Measurement
 from pytest_autoresearch.records.overheads import Overheads
 from pytest_autoresearch.records.spec import ExperimentSpec

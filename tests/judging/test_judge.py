@@ -7,29 +7,49 @@ import importlib.util
 import math
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_autoresearch.judging.effects import Effects
-from pytest_autoresearch.judging.judge import MAX_RUNS, STRICT, Judgement, JudgePolicy, judge
+from pytest_autoresearch.judging.judge import MAX_RUNS, STRICT, Judgement, JudgePolicy, JudgeState
 from pytest_autoresearch.judging.noise import Estimate, Noise, gain_and_margin, t_quantile, tolerance
 
 NOISE = Noise(std=0.01, dof=20)
 INCUMBENT = Estimate.of([1.0, 1.01, 0.99], NOISE)
-FRESH = Effects.initial(NOISE)
+FRESH = Effects(NOISE.std)
 
 
 def learned(seen: Iterable[tuple[float, float]], noise: Noise = NOISE) -> Effects:
-    effects = Effects.initial(noise)
+    effects = Effects(noise.std)
     for difference, std in seen:
         effects = effects.after(difference, std)
     return effects
+
+
+class Settled(Noise):
+    """Noise that is known, whatever the scores."""
+
+    def pooled(self, *_groups: Sequence[float]) -> Self:
+        return self
+
+
+def judge(
+    scores: Sequence[float],
+    incumbent: Estimate,
+    noise: Noise,
+    effects: Effects,
+    policy: JudgePolicy,
+    *,
+    code_size_change: int = 0,
+) -> Judgement:
+    state = JudgeState(policy, incumbent, Settled(noise.std, noise.dof), effects)
+    return state.judge(scores, code_size_change=code_size_change)
 
 
 def judged(

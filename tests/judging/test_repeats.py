@@ -12,9 +12,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from pytest_autoresearch.judging.judge import STRICT as CONFIDENCE
-from pytest_autoresearch.judging.judge import JudgePolicy
+from pytest_autoresearch.judging.judge import JudgePolicy, JudgeState
 from pytest_autoresearch.judging.noise import Estimate, Noise
-from pytest_autoresearch.judging.state import JudgeState
 from tests.project import AGENT, COUNTED, NOISY, Project
 
 STRICT, NO_SANDBOX = "--autoresearch-confidence=0.95", "--autoresearch-sandbox=none"

@@ -6,9 +6,8 @@ import random
 
 import pytest
 
-from pytest_autoresearch.judging.judge import JudgePolicy
+from pytest_autoresearch.judging.judge import JudgePolicy, JudgeState
 from pytest_autoresearch.judging.noise import Estimate, Noise
-from pytest_autoresearch.judging.state import JudgeState
 from tests.project import NOISY, Project
 
 UNUSED = 'def unused(x, y):\n    return [x * y + 1, x / y, (x - y) ** 2]\n\n\nprint("---")'

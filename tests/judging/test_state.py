@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_autoresearch.judging.judge import STRICT, JudgePolicy
+from pytest_autoresearch.judging.judge import STRICT, JudgePolicy, JudgeState
 from pytest_autoresearch.judging.noise import Estimate, Noise
-from pytest_autoresearch.judging.state import JudgeState
 
 OPENING = Noise(std=0.01, dof=2)
 START = JudgeState.initial(JudgePolicy(), Estimate(1.0, 0.006), OPENING)

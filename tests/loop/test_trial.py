@@ -14,10 +14,9 @@ import pytest
 
 from pytest_autoresearch.errors import ProposalRefused, StorageError
 from pytest_autoresearch.executors.base import FailureKind, RunFailure, RunOutcome, RunRequest
-from pytest_autoresearch.judging.judge import STRICT, JudgePolicy
+from pytest_autoresearch.judging.judge import STRICT, JudgePolicy, JudgeState
 from pytest_autoresearch.judging.noise import Estimate, Noise
 from pytest_autoresearch.judging.pruning import Margins, PruneRule
-from pytest_autoresearch.judging.state import JudgeState
 from pytest_autoresearch.loop.trial import RepairRequest, TrialSetup, TrialTask, code_size
 from pytest_autoresearch.records.measurement import Measurement
 from pytest_autoresearch.records.overheads import Overheads

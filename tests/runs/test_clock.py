@@ -17,7 +17,7 @@ import pytest
 
 from pytest_autoresearch.errors import RunTimedOut, SandboxUnavailable, ScorerUnavailable
 from pytest_autoresearch.runs import clock
-from pytest_autoresearch.runs.clock import CalibratedClock, ClockPage, ClockReader
+from pytest_autoresearch.runs.clock import Clock, ClockPage, ClockReader
 from pytest_autoresearch.runs.environment import inherited
 from pytest_autoresearch.sandbox import enforcers, launch
 from pytest_autoresearch.sandbox.policy import Enforcer, Policy
@@ -219,7 +219,7 @@ def test_nobody_else_writes_a_face() -> None:
 def test_a_second_counts_for_what_the_core_does_in_it(tmp_path: Path, calibration: Calibration) -> None:
     with (
         busy(tmp_path, "none", "alone") as run,
-        contextlib.closing(CalibratedClock(run, calibration)) as calibrated,
+        contextlib.closing(Clock("calibrated", run, calibration)) as calibrated,
     ):
         before = run.cpu_seconds()
         uncorrected = calibrated.seconds()
@@ -242,7 +242,7 @@ def test_a_slow_probe_buys_little(tmp_path: Path, calibration: Calibration) -> N
     try:
         with (
             busy(tmp_path, "none", "alone") as run,
-            contextlib.closing(CalibratedClock(run, calibration)) as slow,
+            contextlib.closing(Clock("calibrated", run, calibration)) as slow,
         ):
             slow.start()
             began, before = slow.seconds(), run.cpu_seconds()
@@ -262,7 +262,7 @@ def test_who_does_not_hold_still_is_charged_as_at_the_machines_best(
     try:
         with (
             busy(tmp_path, "none", "self-waking") as run,
-            contextlib.closing(CalibratedClock(run, calibration)) as found,
+            contextlib.closing(Clock("calibrated", run, calibration)) as found,
         ):
             found.start()
             began, before = found.seconds(), run.cpu_seconds()
@@ -303,7 +303,7 @@ def test_the_work_of_helpers_is_on_the_clock(tmp_path: Path, scorer: Scorer) -> 
             while True:
                 pass
         began = time.monotonic()
-        while harness.clock() < 1 and time.monotonic() - began < 10:
+        while harness.clock() < 1 and time.monotonic() - began < 60:
             time.sleep(0.1)
         os.kill(helper, 9)
         os.wait()

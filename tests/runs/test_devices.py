@@ -54,10 +54,10 @@ print(prepare.DEVICE, prepare.MAX_SEQ_LEN, prepare.TIME_BUDGET, torch.cuda.is_in
 def test_a_device_that_cannot_be_had_is_an_error_of_one_line(tmp_path: Path, device: str, how: str) -> None:
     """In a run that is measured, and before anything is prepared; never on another device instead."""
     arguments = ["-c", "import prepare; print('goes on')"] if how == "a run" else [SCRIPT]
-    wire = {"AUTORESEARCH_WIRE": "3"} if how == "a run" else {}
+    told = {"AUTORESEARCH_CHANNEL": "3"} if how == "a run" else {}
     if device == "mps" and torch.backends.mps.is_available():
         pytest.skip("it can be had")
-    result = run(*arguments, cache=tmp_path, AUTORESEARCH_DEVICE=device, **wire)
+    result = run(*arguments, cache=tmp_path, AUTORESEARCH_DEVICE=device, **told)
     assert (result.returncode, result.stdout) == (1, "")
     [line] = result.stderr.splitlines()
     assert line.startswith(f"prepare.py: {device} cannot be used: ")

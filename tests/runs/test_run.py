@@ -9,9 +9,9 @@ import pytest
 from pytest_autoresearch.judging.rules import Always
 from pytest_autoresearch.records.spec import ExperimentSpec
 from pytest_autoresearch.runs.config import RunConfig
-from pytest_autoresearch.runs.folder import fresh_folder
 from pytest_autoresearch.runs.request import RunRequest
 from pytest_autoresearch.runs.run import measure
+from pytest_autoresearch.system import temporary
 
 MAIN = """
 import sys
@@ -40,12 +40,15 @@ def test_a_command_runs_in_a_folder_with_its_files() -> None:
 
 @pytest.mark.parametrize("path", ["", "/tmp/x", "..", "../x", "a/../../x", "a/..", "."])  # noqa: S108
 def test_no_path_leaves_the_folder(path: str) -> None:
-    with pytest.raises(ValueError, match="is no path inside of a run's folder"), fresh_folder({path: "text"}):
+    with (
+        pytest.raises(ValueError, match="is no path inside of a run's folder"),
+        temporary.folder("run", {path: "text"}),
+    ):
         pass
 
 
 def test_a_folder_holds_the_files_to_the_byte_and_is_removed() -> None:
-    with fresh_folder({"a/b/c.txt": "é\r\n", "d": ""}) as folder:
+    with temporary.folder("run", {"a/b/c.txt": "é\r\n", "d": ""}) as folder:
         assert (folder / "a/b/c.txt").read_bytes() == b"\xc3\xa9\r\n"
         assert (folder / "d").read_bytes() == b""
     assert not folder.exists()

@@ -15,7 +15,7 @@ from pytest_autoresearch.runs import clock
 from pytest_autoresearch.sandbox import launch, system_calls
 from pytest_autoresearch.sandbox.policy import Policy
 from pytest_autoresearch.sandbox.process import SandboxedProcess
-from pytest_autoresearch.system import processes
+from pytest_autoresearch.system.signals import exit_reason
 from tests.enforcers import usable
 
 pytestmark = pytest.mark.timeout(60)
@@ -74,4 +74,4 @@ def test_its_memory_counts(leaderless: SandboxedProcess) -> None:
     [(0, "exit code 0"), (3, "exit code 3"), (-9, "killed by SIGKILL"), (-40, "killed by signal 40")],
 )
 def test_how_a_process_ended_is_said_in_words(code: int, reason: str) -> None:
-    assert processes.exit_reason(code) == reason
+    assert exit_reason(code) == reason

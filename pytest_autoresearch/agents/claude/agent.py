@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_autoresearch.agents import briefing as brief
-from pytest_autoresearch.agents.budget import Budget, check_budget
+from pytest_autoresearch.agents.budget import Budget, check_budget, stated_usage
 from pytest_autoresearch.agents.claude.editor import TOOLS, ScriptEditor
 from pytest_autoresearch.agents.claude.prices import price_of
-from pytest_autoresearch.errors import AgentGaveUp, NoAnswer, ToolError, UsageError
+from pytest_autoresearch.errors import NoAnswer, ToolError, UsageError
 from pytest_autoresearch.records.proposal import Usage
 from pytest_autoresearch.text import single_line
 
@@ -48,32 +48,22 @@ CUT = "Your answer was cut off at its maximum length. Be brief: prefer edits to 
 class Claude:
     """Proposes what a model of Anthropic's writes, or one behind a server that speaks the same protocol.
 
-    **Conversations.** Each proposal is a new conversation, and so is each repair. The campaign's history is
-    the memory: the model is told every trial, but nothing of what it said before. What is the same for a
-    whole campaign comes first, and is cached for an hour, which is longer than a run.
+    Each proposal and each repair is a new conversation: the campaign's history is the memory. What is the
+    same for a whole campaign comes first, and is cached for an hour, which is longer than a run.
 
-    **Tools.** ``edit`` replaces a text that occurs exactly once, ``write_file`` the whole script, ``submit``
-    ends the conversation. A submission is validated as the trial will validate it; the model gets the errors
-    and can fix them without a run. An answer that was cut off is never applied.
+    A submission is validated as the trial will validate it; the model gets the errors and can fix them
+    without a run. An answer that was cut off is never applied.
 
-    **Limits.** A conversation has at most :data:`MAX_TURNS` requests and :data:`MAX_OUTPUT` tokens of
-    answers, and ends after ``autoresearch_agent_timeout``. The cost of the campaign is checked before
-    each request, so only requests in progress can exceed ``--autoresearch-max-cost``.
-
-    **Failures.** Overload, rate limits, lost connections and malformed answers are retried with back-off
-    while time is left. A refused key, model or bill makes the agent unavailable. A model that declines is not
-    asked again for that trial.
+    A conversation has at most :data:`MAX_TURNS` requests and :data:`MAX_OUTPUT` tokens of answers, and ends
+    after ``autoresearch_agent_timeout``. The cost of the campaign is checked before each request, so only
+    requests in progress can exceed ``--autoresearch-max-cost``.
     """
 
     sandbox = None
     takes_time = True
 
     def __init__(self, model: str, options: AgentOptions) -> None:
-        """Check the key and the price; make no request.
-
-        Raises:
-            UsageError: one is missing, or an option is invalid.
-        """
+        """Check the options, the key and the price, of which UsageError names one; make no request."""
         from pytest_autoresearch.agents.claude.endpoint import Endpoint
 
         self._model = model or os.environ.get("ANTHROPIC_MODEL") or MODEL
@@ -86,50 +76,62 @@ class Claude:
                 hint=f"set autoresearch_prices = {self._model} INPUT OUTPUT, in dollars for a million tokens",
             )
         if options.effort not in EFFORTS:
-            raise UsageError(
-                f"autoresearch_claude_effort is one of {', '.join(EFFORTS)}, not {options.effort!r}"
-            )
+            known = ", ".join(EFFORTS)
+            raise UsageError(f"autoresearch_claude_effort is one of {known}, not {options.effort!r}")
         self._endpoint = Endpoint()
         self._budget = Budget()  # of this agent's conversations, in all threads
 
     def propose(self, briefing: Briefing) -> Proposal | None:
-        """Return the model's change of the incumbent.
-
-        Raises:
-            NoAnswer: it has none, or may not be asked any more.
-        """
-        return Conversation(self, briefing, ScriptEditor(briefing), brief.trial_context(briefing)).proposal()
+        """Return the model's change of the incumbent."""
+        return self._converse(briefing, ScriptEditor(briefing), brief.trial_context(briefing))
 
     def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:
-        """Return the model's repair of its own proposal that crashed.
-
-        Raises:
-            NoAnswer: it gives up, or has no answer.
-        """
-        told = [
+        """Return the model's repair of its own proposal that crashed."""
+        told = (
             brief.trial_context(briefing),
             brief.repair_prompt(briefing, failure),
             "Your tools hold train.py as you proposed it. Fix it and submit it, or call give_up.",
-        ]
+        )
         editor = ScriptEditor(briefing, failure.proposal.files.get(briefing.script_name))
-        return Conversation(self, briefing, editor, "\n".join(told)).proposal()
+        return self._converse(briefing, editor, "\n".join(told))
 
     def close(self) -> None:
         """Cancel requests in progress."""
         self._endpoint.close()
 
-    def ask(self, briefing: Briefing, messages: list[Any], max_tokens: int, deadline: float) -> Message:
-        """Return the model's answer to *messages*, before *deadline* on the monotonic clock.
+    def _converse(self, briefing: Briefing, editor: ScriptEditor, told: str) -> Proposal:
+        """Return the proposal that the model submits in a conversation that begins with *told*."""
+        deadline = time.monotonic() + self._options.timeout
+        messages: list[Any] = [{"role": "user", "content": told}]
+        usage, idle = Usage(), 0
+        try:
+            while editor.proposal is None:
+                answer = self._ask(briefing, messages, usage, deadline)
+                used = stated_usage(answer.to_dict(warnings=False), calls=1)
+                used += Usage(cost=self._price.cost(used) if self._price else 0.0)
+                self._budget.pay(used)
+                usage += used
+                results = _results(answer, editor)
+                idle = 0 if results else idle + 1
+                messages += _continued(answer, results, idle)
+        except NoAnswer as error:
+            error.usage = usage
+            raise
+        return dataclasses.replace(editor.proposal, usage=usage)
 
-        Raises:
-            NoAnswer: there is none.
-        """
+    def _ask(self, briefing: Briefing, messages: list[Any], usage: Usage, deadline: float) -> Message:
+        """Return the model's next answer in a conversation that has used *usage* so far."""
+        if usage.calls >= MAX_TURNS:
+            raise NoAnswer(f"submitted nothing in {MAX_TURNS} turns")
+        max_tokens = min(MAX_TOKENS, MAX_OUTPUT - usage.output_tokens)
+        if max_tokens <= 0:
+            raise NoAnswer(f"submitted nothing in {usage.output_tokens} tokens")
+        # The briefing does not know of conversations in other threads.
+        check_budget(briefing, max(usage.cost, self._budget.spent(briefing.cost) - briefing.cost))
         context: dict[str, Any] = {"type": "text", "text": brief.stable_context(briefing)}
         if self._options.cache:
             context["cache_control"] = {"type": "ephemeral", "ttl": "1h"}
-        request: dict[str, Any] = {}
-        if self._options.effort != "none":
-            request["output_config"] = {"effort": self._options.effort}
+        effort = self._options.effort
         return self._endpoint.ask(
             deadline,
             model=self._model,
@@ -137,135 +139,43 @@ class Claude:
             system=[{"type": "text", "text": ROLE}, context],
             tools=TOOLS,
             messages=messages,
-            **request,
+            **({} if effort == "none" else {"output_config": {"effort": effort}}),
         )
 
-    def deadline(self) -> float:
-        """Return the end of a conversation that begins now, on the monotonic clock."""
-        return time.monotonic() + self._options.timeout
 
-    def charge(self, answer: Message) -> Usage:
-        """Count and return the usage of an answer."""
-        usage = _usage(answer)
-        if self._price is not None:
-            usage += Usage(cost=self._price.cost(usage))
-        self._budget.pay(usage)
-        return usage
-
-    def check_cost(self, briefing: Briefing, cost: float) -> None:
-        """Check the limit before a request of a conversation that has cost *cost* US dollars so far.
-
-        Raises:
-            BudgetExhausted: it is reached.
-        """
-        # The briefing does not know of conversations in other threads.
-        check_budget(briefing, max(cost, self._budget.spent(briefing.cost) - briefing.cost))
-
-
-class Conversation:
-    """One conversation with the model, until it submits a proposal."""
-
-    def __init__(self, claude: Claude, briefing: Briefing, editor: ScriptEditor, told: str) -> None:
-        """Begin with the user message *told*."""
-        self._claude = claude
-        self._briefing = briefing
-        self._editor = editor
-        self._messages: list[Any] = [{"role": "user", "content": told}]
-        self._usage = Usage()
-        self._idle = 0  # answers in a row without a tool
-
-    def proposal(self) -> Proposal:
-        """Return the proposal that the model submits.
-
-        Raises:
-            NoAnswer: it submits nothing.
-        """
+def _results(answer: Message, editor: ScriptEditor) -> list[dict[str, Any]]:
+    """Use the tools that the model calls, in their order; return the result of each."""
+    if answer.stop_reason == "refusal":
+        category = getattr(answer.stop_details, "category", None)
+        raise NoAnswer(f"declined ({category or 'no category'})")
+    if answer.stop_reason == "model_context_window_exceeded":
+        raise NoAnswer("the prompt does not fit into the model's context")
+    results, obstacle = [], ""
+    for block in answer.content:
+        if block.type != "tool_use" or editor.proposal is not None:
+            continue
+        if answer.stop_reason == "max_tokens" and block is answer.content[-1]:
+            obstacle = f"not done. {CUT}"
+        elif obstacle:
+            # The model relied on the call that failed: submitting now would not be what it meant.
+            obstacle = "not done, because an earlier call failed"
         try:
-            submitted = self._submitted()
-        except AgentGaveUp as error:
-            raise NoAnswer(f"gave up: {error}", usage=self._usage) from error
-        except NoAnswer as error:
-            error.usage = self._usage
-            raise
-        return dataclasses.replace(submitted, usage=self._usage)
-
-    def _submitted(self) -> Proposal:
-        deadline = self._claude.deadline()
-        for _ in range(MAX_TURNS):
-            self._take(self._ask(deadline))
-            if self._editor.proposal is not None:
-                return self._editor.proposal
-        raise NoAnswer(f"submitted nothing in {MAX_TURNS} turns")
-
-    def _ask(self, deadline: float) -> Message:
-        max_tokens = min(MAX_TOKENS, MAX_OUTPUT - self._usage.output_tokens)
-        if max_tokens <= 0:
-            raise NoAnswer(f"submitted nothing in {self._usage.output_tokens} tokens")
-        self._claude.check_cost(self._briefing, self._usage.cost)
-        answer = self._claude.ask(self._briefing, self._messages, max_tokens, deadline)
-        self._usage += self._claude.charge(answer)
-        return answer
-
-    def _take(self, answer: Message) -> None:
-        """Use the tools that the model calls, and append the results to the messages."""
-        if answer.stop_reason == "refusal":
-            category = getattr(answer.stop_details, "category", None)
-            raise NoAnswer(f"declined ({category or 'no category'})")
-        if answer.stop_reason == "model_context_window_exceeded":
-            raise NoAnswer("the prompt does not fit into the model's context")
-        results = list(self._results(answer))
-        self._idle = 0 if results else self._idle + 1
-        if self._idle > MAX_TURNS_WITHOUT_TOOL:
-            raise NoAnswer(f"submitted nothing, but said: {_text(answer) or '(nothing)'}")
-        cut = answer.stop_reason == "max_tokens"
-        if not results:
-            results.append({"type": "text", "text": CUT if cut else NUDGE})
-        # The API accepts neither a thought that was cut off nor an empty message.
-        if answer.content and not (cut and answer.content[-1].type.endswith("thinking")):
-            # The SDK would warn about tool input that is no object.
-            blocks = [block.to_dict(warnings=False) for block in answer.content]
-            self._messages.append({"role": "assistant", "content": blocks})
-        self._messages.append({"role": "user", "content": results})
-
-    def _results(self, answer: Message) -> Iterator[dict[str, Any]]:
-        """Use the tools in their order; yield the result of each."""
-        obstacle = ""
-        for block in answer.content:
-            if block.type != "tool_use" or self._editor.proposal is not None:
-                continue
-            if answer.stop_reason == "max_tokens" and block is answer.content[-1]:
-                obstacle = f"not done. {CUT}"
-            elif obstacle:
-                # The model relied on the call that failed: submitting now would not be what it meant.
-                obstacle = "not done, because an earlier call failed"
-            try:
-                told = obstacle or self._editor.use(block.name, block.input)
-            except ToolError as error:
-                told = obstacle = str(error)
-            yield {
-                "type": "tool_result",
-                "tool_use_id": block.id,
-                "content": told,
-                "is_error": bool(obstacle),
-            }
+            told = obstacle or editor.use(block.name, block.input)
+        except ToolError as error:
+            told = obstacle = str(error)
+        result = {"type": "tool_result", "tool_use_id": block.id, "content": told, "is_error": bool(obstacle)}
+        results.append(result)
+    return results
 
 
-def _usage(answer: Message) -> Usage:
-    """Return the tokens of an answer, as far as the server states them."""
-
-    def count(name: str) -> int:
-        told = getattr(answer.usage, name, None)
-        return told if isinstance(told, int) and told > 0 else 0
-
-    return Usage(
-        calls=1,
-        input_tokens=count("input_tokens"),
-        cache_write_tokens=count("cache_creation_input_tokens"),
-        cache_read_tokens=count("cache_read_input_tokens"),
-        output_tokens=count("output_tokens"),
-    )
-
-
-def _text(answer: Message) -> str:
-    """Return the beginning of the model's text beside its tool calls."""
-    return single_line(" ".join(str(block.text) for block in answer.content if block.type == "text"), 120)
+def _continued(answer: Message, results: list[dict[str, Any]], idle: int) -> Iterator[dict[str, Any]]:
+    """Yield the messages that go on after *answer*; raise NoAnswer after too many without *results*."""
+    if idle > MAX_TURNS_WITHOUT_TOOL:
+        said = single_line(" ".join(str(block.text) for block in answer.content if block.type == "text"), 120)
+        raise NoAnswer(f"submitted nothing, but said: {said or '(nothing)'}")
+    cut = answer.stop_reason == "max_tokens"
+    # The API accepts neither a thought that was cut off nor an empty message.
+    if answer.content and not (cut and answer.content[-1].type.endswith("thinking")):
+        # The SDK would warn about tool input that is no object.
+        yield {"role": "assistant", "content": [block.to_dict(warnings=False) for block in answer.content]}
+    yield {"role": "user", "content": results or [{"type": "text", "text": CUT if cut else NUDGE}]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_autoresearch.errors import AgentGaveUp, ProposalRefused, ToolError
+from pytest_autoresearch.errors import NoAnswer, ProposalRefused, ToolError
 from pytest_autoresearch.records.proposal import Proposal
 from pytest_autoresearch.source import canonical, validation
 from pytest_autoresearch.source.files import digest
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 def _tool(name: str, description: str, /, **texts: str) -> dict[str, Any]:
     properties = {key: {"type": "string", "description": text} for key, text in texts.items()}
-    schema = {
-        "type": "object",
-        "properties": properties,
-        "required": list(texts),
-        "additionalProperties": False,
+    schema = {"type": "object", "properties": properties, "required": list(texts)}
+    return {
+        "name": name,
+        "description": description,
+        "input_schema": schema | {"additionalProperties": False},
     }
-    return {"name": name, "description": description, "input_schema": schema}
 
 
 TOOLS: Final[Sequence[Mapping[str, Any]]] = (
@@ -44,11 +43,7 @@ TOOLS: Final[Sequence[Mapping[str, Any]]] = (
         description="What you changed, in one line of at most 200 characters, as the subject of a commit.",
         hypothesis="Why it should help, in one line.",
     ),
-    _tool(
-        "give_up",
-        "Propose nothing, because nothing is worth a run.",
-        reason="Why, in one line.",
-    ),
+    _tool("give_up", "Propose nothing, because nothing is worth a run.", reason="Why, in one line."),
 )
 
 
@@ -60,15 +55,14 @@ class ScriptEditor:
         self.source = briefing.script if crashed is None else crashed
         self.proposal: Proposal | None = None
         """The submitted proposal, None before that."""
-        self._briefing = briefing
-        self._crashed = crashed
+        self._briefing, self._crashed = briefing, crashed
 
     def use(self, tool: object, given: object) -> str:
         """Apply a tool call, and return the result for the model.
 
         Raises:
             ToolError: the call is invalid, and nothing was changed.
-            AgentGaveUp: the model called ``give_up``.
+            NoAnswer: the model called ``give_up``.
         """
         schema = next((known["input_schema"] for known in TOOLS if known["name"] == tool), None)
         if schema is None:
@@ -102,13 +96,12 @@ class ScriptEditor:
             self._check()
         except ProposalRefused as error:
             raise ToolError(f"not submitted: {error}") from error
-        self.proposal = Proposal(
-            {self._briefing.script_name: self.source}, subject, single_line(hypothesis, 400)
-        )
+        files = {self._briefing.script_name: self.source}
+        self.proposal = Proposal(files, subject, single_line(hypothesis, 400))
         return "submitted"
 
     def _give_up(self, reason: str) -> str:
-        raise AgentGaveUp(single_line(reason) or "no reason given")
+        raise NoAnswer(f"gave up: {single_line(reason) or 'no reason given'}")
 
     def _check(self) -> None:
         """Refuse what the trial would refuse, as far as the briefing tells."""
@@ -124,6 +117,5 @@ class ScriptEditor:
         known = digest({**briefing.files, briefing.script_name: self.source})
         for entry in briefing.history:
             if entry.digest == known:
-                raise ProposalRefused(
-                    f"the same script as trial {entry.number}, {entry.verdict}: {entry.reason}"
-                )
+                again = f"trial {entry.number}, {entry.verdict}: {entry.reason}"
+                raise ProposalRefused(f"the same script as {again}")

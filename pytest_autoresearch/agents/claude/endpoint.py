@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
-import itertools
 import os
 import random
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -52,18 +51,15 @@ class Endpoint:
                 api_key=PLACEHOLDER if own and keyless else None,
                 base_url=HOME if own == "" else None,  # the SDK takes an empty variable for an address
                 max_retries=0,
-                http_client=anthropic.DefaultHttpxClient(event_hooks={"response": [_limit]}),
+                http_client=anthropic.DefaultHttpxClient(event_hooks={"response": [_read]}),
             )
         except (anthropic.AnthropicError, httpx2.InvalidURL, ValueError) as error:
-            raise UsageError(f"the agent claude cannot start: {single_line(str(error))}") from error
+            raise UsageError(f"the agent claude cannot start: {error}") from error
         if client.base_url.scheme not in {"http", "https"} or not client.base_url.host:
-            address = single_line(str(client.base_url))
-            raise UsageError(f"ANTHROPIC_BASE_URL is no http address: {address}")
+            raise UsageError(f"ANTHROPIC_BASE_URL is no http address: {client.base_url}")
         if not (client.api_key or client.auth_token or client.credentials):
-            raise UsageError(
-                "the agent claude needs a key: set ANTHROPIC_API_KEY, "
-                "or ANTHROPIC_BASE_URL to a server that needs none"
-            )
+            hint = "set ANTHROPIC_API_KEY, or ANTHROPIC_BASE_URL to a server that needs none"
+            raise UsageError("the agent claude needs a key", hint=hint)
         self._secrets = {secret for secret in (client.api_key, client.auth_token) if secret} - {PLACEHOLDER}
         if not all(secret.isascii() and secret.isprintable() for secret in self._secrets):
             raise UsageError("the agent claude's key holds a character that is in no key")
@@ -74,19 +70,17 @@ class Endpoint:
         """Return the answer to *request*, with retries until *deadline* on the monotonic clock.
 
         Raises:
-            NoAnswer: there is none.
-            AgentUnavailable: there will be none in this session.
+            NoAnswer: there is none; AgentUnavailable if there will be none in this session.
         """
-        for attempt in itertools.count():
-            left = deadline - time.monotonic()
-            if self._closed.is_set() or left <= 0:
-                raise NoAnswer("pytest ends" if self._closed.is_set() else "no answer in time")
+        attempts = 0
+        while (left := deadline - time.monotonic()) > 0 and not self._closed.is_set():
             try:
                 return self._asked(min(TIMEOUT, left), request)
             except (anthropic.AnthropicError, httpx2.HTTPError, ValueError, RecursionError) as error:
-                wait = self._wait(error, attempt, deadline)
+                attempts += 1
+                wait = self._wait(error, attempts, deadline)
             self._closed.wait(min(wait, threading.TIMEOUT_MAX))
-        raise AssertionError  # an endless loop
+        raise NoAnswer("pytest ends" if self._closed.is_set() else "no answer in time")
 
     def close(self) -> None:
         """Cancel requests and waits."""
@@ -101,13 +95,9 @@ class Endpoint:
         self._answered = True
         return answer
 
-    def _wait(self, error: Exception, attempt: int, deadline: float) -> float:
-        """Return the seconds to wait after *error* until the next attempt.
-
-        Raises:
-            NoAnswer: none would help.
-        """
-        said, asked = self._told(error), None
+    def _wait(self, error: Exception, attempts: int, deadline: float) -> float:
+        """Return the seconds to wait after *error* before the next attempt; raise NoAnswer if none helps."""
+        said, asked = self._told(error), 0.0
         if isinstance(error, anthropic.APIStatusError):
             self._answered = True
             if error.status_code in HINTS:
@@ -118,18 +108,17 @@ class Endpoint:
                 raise NoAnswer(said) from error
             asked = _retry_after(headers)
         elif isinstance(error, anthropic.APIConnectionError | httpx2.HTTPError):
-            if not self._answered and attempt + 1 >= ATTEMPTS:
+            if not self._answered and attempts >= ATTEMPTS:
                 raise NoAnswer(f"{self._client.base_url.host} cannot be reached: {said}") from error
-        elif attempt + 1 >= ATTEMPTS:
+        elif attempts >= ATTEMPTS:
             raise NoAnswer(said) from error
         left = deadline - time.monotonic()
-        if asked is not None and asked > left:
+        if asked > left:
             raise NoAnswer(f"{said}; it asks to wait {asked:.0f} seconds, and {left:.0f} are left") from error
-        backoff = min(BACKOFF * 2.0 ** min(attempt, 20), LONGEST) * random.uniform(0.5, 1)
-        wait = max(asked or 0.0, backoff)
-        if wait > left:
-            raise NoAnswer(f"{said}, {attempt + 1} times until its time was over") from error
-        return wait
+        backoff = min(BACKOFF * 2.0 ** min(attempts - 1, 20), LONGEST) * random.uniform(0.5, 1)
+        if backoff > left:
+            raise NoAnswer(f"{said}, {attempts} times until its time was over") from error
+        return max(asked, backoff)
 
     def _told(self, error: Exception) -> str:
         """Return *error* in one line without the key, which a server may repeat."""
@@ -153,40 +142,26 @@ def _is_whole(answer: Message) -> bool:
     )
 
 
-def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Return the seconds that a server asks to wait; None if it does not ask, or asks for the past."""
-    try:
+def _retry_after(headers: httpx2.Headers) -> float:
+    """Return the seconds that a server asks to wait; 0 if it does not ask, or asks for the past."""
+    text = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
         if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif not (text := headers.get("retry-after", ""))[:1].isalpha():
-            seconds = float(text)
-        else:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-    except ValueError:
-        return None
-    return seconds if seconds >= 0 else None
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        if text[:1].isalpha():
+            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+        return max(0.0, float(text))
+    return 0.0
 
 
-def _limit(response: httpx2.Response) -> None:
-    """Limit the time of a whole answer: httpx limits the time between two bytes only."""
-    seconds = response.request.extensions["timeout"]["read"]
-    assert isinstance(response.stream, httpx2.SyncByteStream)
-    response.stream = _Limited(response.stream, time.monotonic() + seconds)
-
-
-class _Limited(httpx2.SyncByteStream):
-    """The body of an answer, with a deadline."""
-
-    def __init__(self, stream: httpx2.SyncByteStream, deadline: float) -> None:
-        self._stream = stream
-        self._deadline = deadline
-
-    def __iter__(self) -> Iterator[bytes]:
-        for part in self._stream:
-            if time.monotonic() > self._deadline:
-                raise httpx2.ReadTimeout("the answer does not end")
-            yield part
-
-    def close(self) -> None:
-        """Close the stream."""
-        self._stream.close()
+def _read(response: httpx2.Response) -> None:
+    """Read a whole answer within the request's time: httpx limits the time between two bytes only."""
+    deadline = time.monotonic() + response.request.extensions["timeout"]["read"]
+    stream, parts = response.stream, []
+    assert isinstance(stream, httpx2.SyncByteStream)
+    for part in stream:
+        if time.monotonic() > deadline:
+            raise httpx2.ReadTimeout("the answer does not end")
+        parts.append(part)
+    stream.close()
+    response.stream = httpx2.ByteStream(b"".join(parts))

@@ -6,17 +6,9 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import Protocol
 
 from pytest_autoresearch.errors import UsageError
 from pytest_autoresearch.records.proposal import Usage
-
-
-class Price(Protocol):
-    """The price of a model."""
-
-    def cost(self, usage: Usage) -> float:
-        """Return the US dollars of one request."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,13 +22,9 @@ class OwnPrice:
 
     def cost(self, usage: Usage) -> float:
         """Return the US dollars of one request."""
-        dollars = (
-            self.input * usage.input_tokens
-            + self.output * usage.output_tokens
-            + self.cache_write * usage.cache_write_tokens
-            + self.cache_read * usage.cache_read_tokens
-        )
-        return dollars / 1e6
+        inputs = self.input * usage.input_tokens + self.output * usage.output_tokens
+        cached = self.cache_write * usage.cache_write_tokens + self.cache_read * usage.cache_read_tokens
+        return (inputs + cached) / 1e6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +52,7 @@ class ListPrice:
         return float(genai_prices.calc_price(tokens, self.model, provider_id="anthropic").total_price)
 
 
-def price_of(model: str, lines: Sequence[str]) -> Price | None:
+def price_of(model: str, lines: Sequence[str]) -> OwnPrice | ListPrice | None:
     """Return the price of *model*, which *lines* of the user overrule; None if it is unknown.
 
     A name stands for its dated versions too: ``claude-opus-5`` for ``claude-opus-5-20260701``.

@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
+import difflib
 import os
 import shlex
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pytest_autoresearch.agents.briefing import Briefing, repair_prompt, stable_context, trial_context
 from pytest_autoresearch.agents.budget import check_budget
 from pytest_autoresearch.agents.command.report import AgentReport, first_line, is_json, last_line
-from pytest_autoresearch.agents.command.sandbox import (
-    KEPT_BACK,
-    agent_enforcer,
-    agent_policy,
-    exposed,
-    places_of,
-)
-from pytest_autoresearch.agents.command.workspace import Workspace
-from pytest_autoresearch.errors import (
-    AgentUnavailable,
-    NoAnswer,
-    ProposalRefused,
-    UsageError,
-)
+from pytest_autoresearch.agents.command.sandbox import KEPT_BACK, agent_policy, agent_sandbox
+from pytest_autoresearch.agents.command.workspace import DESCRIPTION, Workspace
+from pytest_autoresearch.errors import AgentUnavailable, NoAnswer, ProposalRefused, UsageError
 from pytest_autoresearch.records.proposal import Failure, Proposal
 from pytest_autoresearch.sandbox import launch
 from pytest_autoresearch.sandbox.policy import Policy
 from pytest_autoresearch.sandbox.process import SandboxedProcess
-from pytest_autoresearch.system.processes import exit_reason
-from pytest_autoresearch.text import single_line
+from pytest_autoresearch.system.signals import exit_reason
 
 if TYPE_CHECKING:
     from pytest_autoresearch.agents.agent import AgentOptions
 
-FIXED, PROGRAM = "prepare.py", "program.md"
 LARGEST_OUTPUT = 8 << 20  # bytes; of more the end is read
 CANNOT_START = (126, 127)  # exit codes of the supervisor and of every shell
 CLOSING = 10.0  # seconds for answers in progress to end and clean up
@@ -56,25 +43,21 @@ harness measures it for you.
 Then write what you changed, in one line of at most 200 characters, to the file {description}
 (its path is in $AUTORESEARCH_DESCRIPTION_FILE), and answer with this line alone.
 """
-CRASHED = "; it holds your proposal as it crashed"
 
 
 class Command:
     """A coding agent: ``claude -p …``, ``codex exec …`` or a program of the user's own.
 
-    Each proposal is made in a fresh folder with the experiment's files and nothing else of the user's
-    repository, in a git repository of its own. The prompt is the agent's standard input, and in the file
-    ``$AUTORESEARCH_PROMPT_FILE``. The proposal is ``train.py`` as the agent leaves it, if it exits with 0 and
-    has changed no other file.
+    It is started without a shell in a :class:`Workspace`, with the prompt as its standard input. The proposal
+    is ``train.py`` as the agent leaves it, if it exits with 0 and has changed no other file. It and all its
+    descendants are killed after ``autoresearch_agent_timeout``, when it has ended, and when pytest ends, even
+    by ``kill -9``.
 
-    It is started without a shell. It and all its descendants are killed after ``autoresearch_agent_timeout``,
-    when it has ended, and when pytest ends, even by ``kill -9``.
-
-    It runs as the user: without ``autoresearch_agent_sandbox`` it can read and change what the user can, the
-    validation data included. In the sandbox it has the network and the user's home, where agents keep keys
-    and sessions, but sees neither the user's repository nor the data. With Landlock it can create nothing
-    directly in a folder above something hidden, as the home mostly is. The sandbox is not a security
-    boundary: the agent can write to the home, and plant files that the user later runs.
+    Without ``autoresearch_agent_sandbox`` it can read and change what the user can, the validation data
+    included. In the sandbox it has the network and the user's home, where agents keep keys and sessions, but
+    sees neither the user's repository nor the data. With Landlock it can create nothing directly in a folder
+    above something hidden, as the home mostly is. The sandbox is not a security boundary: the agent can write
+    to the home, and plant files that the user later runs.
     """
 
     takes_time = True
@@ -95,33 +78,18 @@ class Command:
         self._command = [os.path.abspath(program), *words[1:]]  # noqa: PTH100 - a link may be its name
         self.name = Path(program).name
         self._options = options
-        self.sandbox = agent_enforcer(options.sandbox)
-        self._repository: tuple[Path, ...] = ()
-        if self.sandbox != "none":
-            self._repository = tuple(places_of(options.script.parent))
-            if problem := exposed(self._repository):
-                raise UsageError(f"autoresearch_agent_sandbox={options.sandbox}: {problem}")
+        self.sandbox, self._repository = agent_sandbox(options.sandbox, options.script.parent)
         self._state = threading.Condition()
-        self._working = 0
-        self._runs: set[SandboxedProcess] = set()
+        self._working: dict[int, SandboxedProcess | None] = {}
+        """The process that each thread waits for; None while there is none, but a workspace."""
         self._closed = False
 
     def propose(self, briefing: Briefing) -> Proposal:
-        """Return the agent's change of the incumbent.
-
-        Raises:
-            NoAnswer: it failed, took too long, or changed nothing or another file.
-            AgentUnavailable: it cannot be started.
-            BudgetExhausted: the limit of costs is reached.
-        """
+        """Return the agent's change of the incumbent."""
         return self._answer(briefing, briefing.script, "")
 
     def fix(self, briefing: Briefing, failure: Failure) -> Proposal:
-        """Return the agent's repair of its own crashed proposal.
-
-        Raises:
-            NoAnswer: as for a proposal; an agent that changes nothing gives it up.
-        """
+        """Return the agent's repair of its own crashed proposal; no change gives it up."""
         crashed = failure.proposal.files.get(briefing.script_name, briefing.script)
         return self._answer(briefing, crashed, repair_prompt(briefing, failure))
 
@@ -129,79 +97,71 @@ class Command:
         """Kill the agents that still run; return when their processes and files are gone."""
         with self._state:
             self._closed = True
-            for process in self._runs:
+            for process in filter(None, self._working.values()):
                 process.cancel()
             self._state.wait_for(lambda: not self._working, CLOSING)
-
-    # -- an answer ------------------------------------------------------------------------------------------
 
     def _answer(self, briefing: Briefing, source: str, crashed: str) -> Proposal:
         check_budget(briefing)
         folder, name = self._options.script.parent.name, self._options.script.name
-        files = {FIXED: briefing.fixed, PROGRAM: briefing.program}
-        beside = {f"{folder}/{other}": text for other, text in files.items() if text}
         script = f"{folder}/{name}"
+        files = {script: source}
+        for other, text in (("prepare.py", briefing.fixed), ("program.md", briefing.program)):
+            if text:
+                files[f"{folder}/{other}"] = text
+        state = "; it holds your proposal as it crashed" if crashed else ""
+        contract = CONTRACT.format(script=script, state=state, description=DESCRIPTION)
+        prompt = (stable_context(briefing), trial_context(briefing), crashed, contract)
+        with self._state:
+            if self._closed:
+                raise NoAnswer("it was ended")
+            self._working[threading.get_ident()] = None
         try:
-            with self._at_work(), Workspace.opened(script, {**beside, script: source}) as place:
-                place.prompt.write_text(self._prompt(briefing, place, crashed), encoding="utf-8")
+            with Workspace.opened(script, files, "\n".join(filter(None, prompt))) as place:
                 return self._work(briefing, place, source)
         except UnicodeEncodeError as error:
             raise NoAnswer("the experiment is not encodable as UTF-8") from error
         except OSError as error:
             raise AgentUnavailable(f"{self.name} cannot be started: {error.strerror or error}") from error
-
-    def _prompt(self, briefing: Briefing, place: Workspace, crashed: str) -> str:
-        contract = CONTRACT.format(
-            script=place.script,
-            state=CRASHED if crashed else "",
-            description=place.description.relative_to(place.root),
-        )
-        return "\n".join(filter(None, [stable_context(briefing), trial_context(briefing), crashed, contract]))
+        finally:
+            with self._state:
+                del self._working[threading.get_ident()]
+                self._state.notify_all()
 
     def _work(self, briefing: Briefing, place: Workspace, source: str) -> Proposal:
-        """Run the agent, and return its proposal.
-
-        Raises:
-            NoAnswer: it made none.
-            OSError: the agent, or the sandbox, cannot be started.
-        """
-        policy = self._policy(briefing, place)
-        limit = self._options.timeout
-        code, output, errors = self._run(self._command, place.prompt, place, policy, limit)
+        """Run the agent, and return its proposal; raise OSError if it cannot be started."""
+        hidden = (*self._repository, *briefing.hidden)
+        policy = agent_policy(self.sandbox, Path(self._command[0]), hidden, place.scratch, place.root)
+        code, output, errors = self._run(self._command, place.prompt, place, policy, self._options.timeout)
         report = AgentReport.of(output)
         if code:
             last = first_line(report.text) or last_line(errors) or last_line(output)
             unable = code in CANNOT_START or last.startswith("bwrap: ")
-            raise (AgentUnavailable if unable else NoAnswer)(
-                f"{exit_reason(code)}: {last or 'no output'}", usage=report.usage
-            )
-        if elsewhere := place.elsewhere():
-            raise NoAnswer(elsewhere, usage=report.usage)
+            reason = f"{exit_reason(code)}: {last or 'no output'}"
+            raise (AgentUnavailable if unable else NoAnswer)(reason, usage=report.usage)
         try:
-            changed = place.read()
+            changed = place.changed()
         except ProposalRefused as error:
             raise NoAnswer(str(error), usage=report.usage) from error
-        if changed == source:
-            raise NoAnswer("changed nothing", usage=report.usage)
-        descriptions = self._descriptions(place, policy, report, output)
-        description = next(filter(None, map(single_line, descriptions)), place.diffstat(changed))
+        last = last_line(output)
+        description = (
+            first_line(place.described())
+            or first_line(report.text)
+            or self._subject(place, policy)
+            or ("" if is_json(last) else last)
+            or _diffstat(source, changed)
+        )
         return Proposal({briefing.script_name: changed}, description, agent=self.name, usage=report.usage)
 
-    def _descriptions(
-        self, place: Workspace, policy: Policy, report: AgentReport, output: str
-    ) -> Iterator[str]:
-        """Yield possible descriptions of the change, the best first; some are empty."""
-        yield first_line(place.described())
-        yield first_line(report.text)
-        # In the sandbox of the agent, which may have made git start programs of its own.
+    def _subject(self, place: Workspace, policy: Policy) -> str:
+        """Return the subject of the agent's last commit, empty if there is none."""
         log = ["git", "log", "-1", "--format=%s", f"{place.commit}..HEAD"]
-        with contextlib.suppress(NoAnswer, OSError):
+        try:
+            # In the sandbox of the agent, which may have made git start programs of its own.
             code, subject, _ = self._run(log, Path(os.devnull), place, policy, GIT_LIMIT)
-            yield "" if code else first_line(subject)
-        last = last_line(output)
-        yield "" if is_json(last) else last
-
-    # -- its process ----------------------------------------------------------------------------------------
+        except (NoAnswer, OSError):
+            return ""
+        return "" if code else first_line(subject)
 
     def _run(
         self, command: Sequence[str], given: Path, place: Workspace, policy: Policy, limit: float
@@ -217,50 +177,19 @@ class Command:
             tempfile.TemporaryFile(dir=place.scratch) as output,
             tempfile.TemporaryFile(dir=place.scratch) as errors,
         ):
-            stdio = prompt.fileno(), output.fileno(), errors.fileno()
-            environment = _environment(place)
+            stdio, environment = (prompt.fileno(), output.fileno(), errors.fileno()), _environment(place)
             with launch.start(command, policy, self.sandbox, environment, stdio=stdio) as process:
-                code = self._wait(process, limit)
-            return code, _end_of(output), _end_of(errors)
-
-    def _wait(self, process: SandboxedProcess, limit: float) -> int:
-        with self._state:
-            self._runs.add(process)
-            if self._closed:
-                process.cancel()
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired as error:
-            raise NoAnswer(f"no answer after {limit:g} s") from error
-        finally:
-            with self._state:
-                self._runs.discard(process)
-        if self._closed:
-            raise NoAnswer("it was ended")
-        return code
-
-    @contextlib.contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Note that there is something to clean up, until there is not."""
-        with self._state:
+                with self._state:
+                    self._working[threading.get_ident()] = process
+                    if self._closed:
+                        process.cancel()
+                try:
+                    code = process.wait(limit)
+                except subprocess.TimeoutExpired as error:
+                    raise NoAnswer(f"no answer after {limit:g} s") from error
             if self._closed:
                 raise NoAnswer("it was ended")
-            self._working += 1
-        try:
-            yield
-        finally:
-            with self._state:
-                self._working -= 1
-                self._state.notify_all()
-
-    def _policy(self, briefing: Briefing, place: Workspace) -> Policy:
-        """Return the agent's policy.
-
-        Raises:
-            OSError: a path cannot be hidden from it.
-        """
-        hidden = () if self.sandbox == "none" else (*self._repository, *briefing.hidden)
-        return agent_policy(self.sandbox, Path(self._command[0]), hidden, place.scratch, place.root)
+            return code, _end_of(output), _end_of(errors)
 
 
 def _environment(place: Workspace) -> dict[str, str]:
@@ -279,3 +208,10 @@ def _end_of(file: IO[bytes]) -> str:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - LARGEST_OUTPUT))
     return file.read(LARGEST_OUTPUT).decode(errors="replace")
+
+
+def _diffstat(before: str, after: str) -> str:
+    """Return the numbers of lines that were added and removed, as git counts them."""
+    changes = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))[2:]
+    added, removed = (sum(line.startswith(sign) for line in changes) for sign in "+-")
+    return f"+{added} -{removed} lines"

@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from pytest_autoresearch.agents.budget import stated_usage
 from pytest_autoresearch.records.proposal import Usage
+from pytest_autoresearch.text import single_line
 
 LAST = 100  # lines that may hold the result
-TEXTS = ("result", "response")  # the keys of the answer of Claude Code and of Gemini
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class AgentReport:
-    """The answer and the usage of an agent."""
+class AgentReport(NamedTuple):
+    """The answer of an agent, empty if it was not printed as JSON, and the usage that Claude Code states."""
 
     text: str = ""
-    """Its answer; empty if it was not printed as JSON."""
-    usage: Usage = Usage()  # noqa: RUF009 - it is frozen
-    """Its own statement; other agents than Claude Code state none that is understood."""
+    usage: Usage = Usage()
 
     @classmethod
     def of(cls, output: str) -> AgentReport:
-        """Return the report in *output*: a JSON object, a list of them, or one a line; the last counts.
-
-        Other lines before and after it are ignored.
-        """
+        """Return the report in *output*: the last one in a JSON object, a list of them, or one a line."""
         for document in _documents(output):
-            for key in TEXTS:
-                if isinstance(text := document.get(key), str):
-                    return cls(text, _usage(document))
+            text = document.get("result", document.get("response"))  # of Claude Code, of Gemini
+            if isinstance(text, str):
+                calls, cost = document.get("num_turns"), document.get("total_cost_usd")
+                return cls(text, stated_usage(document, calls, cost))
         return cls()
 
 
 def first_line(text: str) -> str:
     """Return the first line of *text* that is not blank, empty if there is none."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return single_line("".join(text.strip().splitlines()[:1]))
 
 
-def last_line(output: str) -> str:
-    """Return the last line of *output* that is not blank, empty if there is none."""
-    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
+def last_line(text: str) -> str:
+    """Return the last line of *text* that is not blank, empty if there is none."""
+    return single_line("".join(text.strip().splitlines()[-1:]))
 
 
 def is_json(line: str) -> bool:
@@ -55,29 +49,9 @@ def is_json(line: str) -> bool:
 def _documents(output: str) -> Iterator[Mapping[str, Any]]:
     lines = output.strip().splitlines()
     opening = next((number for number, line in enumerate(lines) if is_json(line)), len(lines))
-    pieces = ["\n".join(lines[opening:]), *reversed(lines[-LAST:])]
-    for piece in pieces:
+    for piece in ("\n".join(lines[opening:]), *reversed(lines[-LAST:])):
         if is_json(piece):
             with contextlib.suppress(ValueError, RecursionError):
                 found = json.loads(piece)
                 items = reversed(found) if isinstance(found, list) else [found]
                 yield from (item for item in items if isinstance(item, dict))
-
-
-def _usage(document: Mapping[str, Any]) -> Usage:
-    """Return the usage in a result of Claude Code, zeros for any other."""
-    tokens = document.get("usage")
-    tokens = tokens if isinstance(tokens, dict) else {}
-    cost = document.get("total_cost_usd")
-    return Usage(
-        calls=_count(document.get("num_turns")),
-        input_tokens=_count(tokens.get("input_tokens")),
-        cache_write_tokens=_count(tokens.get("cache_creation_input_tokens")),
-        cache_read_tokens=_count(tokens.get("cache_read_input_tokens")),
-        output_tokens=_count(tokens.get("output_tokens")),
-        cost=float(cost) if isinstance(cost, int | float) and 0 <= cost < math.inf else 0.0,
-    )
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int and value >= 0 else 0

@@ -19,13 +19,7 @@ KEPT_BACK = re.compile(
     r"|GIT_(DIR|WORK_TREE|COMMON_DIR|INDEX_FILE|NAMESPACE|PREFIX|(ALTERNATE_)?OBJECT_DIRECTOR(Y|IES))"
 )
 # Variables that name files of certificates.
-CERTIFICATES = (
-    "CURL_CA_BUNDLE",
-    "NODE_EXTRA_CA_CERTS",
-    "REQUESTS_CA_BUNDLE",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-)
+CERTS = ("CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")
 
 
 def agent_policy(
@@ -38,10 +32,12 @@ def agent_policy(
     """
     if enforcer == "none":
         return Policy(scratch, work=work, agent=True)
-    hidden = (*hidden, *_caches())
-    if problem := exposed(hidden):
+    # Also where ``prepare.py`` keeps the data of other versions and profiles.
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pytest-autoresearch")
+    hidden = (*hidden, usual, Path(os.environ.get("AUTORESEARCH_CACHE") or usual))
+    if problem := _exposed(hidden):
         raise OSError(problem)
-    certificates = (os.environ[name] for name in CERTIFICATES if name in os.environ)
+    certificates = (os.environ[name] for name in CERTS if name in os.environ)
     return Policy(
         scratch,
         readable=(*_whereabouts(program, hidden), *map(Path, certificates)),
@@ -52,8 +48,10 @@ def agent_policy(
     )
 
 
-def agent_enforcer(asked: str) -> Enforcer:
-    """Return the enforcer for the value *asked* of ``autoresearch_agent_sandbox``.
+def agent_sandbox(asked: str, folder: Path) -> tuple[Enforcer, tuple[Path, ...]]:
+    """Return the enforcer for a value of ``autoresearch_agent_sandbox``, and the places that it has to hide.
+
+    These are the experiment's *folder* and its repository.
 
     Raises:
         UsageError: it does not work here.
@@ -64,10 +62,13 @@ def agent_enforcer(asked: str) -> Enforcer:
         raise UsageError(f"autoresearch_agent_sandbox={asked}: {error}") from error
     if asked == "auto" and enforcer == "none":
         raise UsageError("autoresearch_agent_sandbox=auto: neither bwrap nor landlock works here")
-    return enforcer
+    places = () if enforcer == "none" else tuple(_places(folder))
+    if places and (problem := _exposed(places)):
+        raise UsageError(f"autoresearch_agent_sandbox={asked}: {problem}")
+    return enforcer, places
 
 
-def places_of(folder: Path) -> Iterator[Path]:
+def _places(folder: Path) -> Iterator[Path]:
     """Yield the folder, its repository, and the git directory, which may be elsewhere."""
     yield folder
     with contextlib.suppress(FileNotFoundError):  # without git there is no campaign
@@ -83,20 +84,13 @@ def places_of(folder: Path) -> Iterator[Path]:
         yield from map(Path, done.stdout.splitlines())
 
 
-def _caches() -> Iterator[Path]:
-    """Yield the folders in which ``prepare.py`` keeps data, of other versions and profiles too."""
-    if own := os.environ.get("AUTORESEARCH_CACHE"):
-        yield Path(own)
-    yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pytest-autoresearch")
-
-
-def exposed(hidden: Sequence[Path]) -> str | None:
+def _exposed(hidden: Sequence[Path]) -> str | None:
     """Return why *hidden* cannot be hidden from a process that may use the home, None if it can."""
     home = Path.home().resolve()
     if home == Path("/"):
         return "the home is /, and nothing in it can be hidden"
     for path in (path.resolve() for path in hidden):
-        if path == home or path in home.parents:
+        if home.is_relative_to(path):
             return f"{path} is to be hidden, and the home lies in it"
     return None
 
@@ -106,7 +100,6 @@ def _whereabouts(program: Path, hidden: Sequence[Path]) -> Iterator[Path]:
     real = program.resolve()
     yield from (program, real)
     folder = real.parent.parent if real.parent.name == "bin" else real.parent
-    for path in (path.resolve() for path in hidden):
-        if path == folder or path in folder.parents or folder in path.parents:
-            return
-    yield folder
+    places = [path.resolve() for path in hidden]
+    if not any(path.is_relative_to(folder) or folder.is_relative_to(path) for path in places):
+        yield folder

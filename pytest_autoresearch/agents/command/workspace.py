@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import fnmatch
 import os
 import subprocess
@@ -12,26 +11,27 @@ from pathlib import Path
 
 from pytest_autoresearch.campaign.command import IDENTITY
 from pytest_autoresearch.errors import ProposalRefused
-from pytest_autoresearch.runs.folder import fresh_folder
 from pytest_autoresearch.source import validation
+from pytest_autoresearch.system import temporary
 
-OWN = ".autoresearch"  # the prompt and the description, inside, for agents that write nowhere else
-# Files that agents and their tools leave behind. They are ignored.
-IGNORED = (".aider*", ".claude", ".codex", ".gemini", ".opencode", "__pycache__", ".*_cache", ".DS_Store")
+# The prompt and the description lie inside, for agents that write nowhere else.
+OWN = ".autoresearch"
+PROMPT, DESCRIPTION = f"{OWN}/prompt.md", f"{OWN}/description.txt"
+# Beside them, what agents and their tools leave behind. All of it is ignored.
+IGNORED = (
+    *(".git", OWN, ".aider*", ".claude", ".codex", ".gemini", ".opencode"),
+    *("__pycache__", ".*_cache", ".DS_Store"),
+)
 SHOWN = 3  # changes of other files that are named
 # Commits here have a fixed author, and none of the user's hooks and signing keys.
 CONFIGURATION = """\
-[user]
-\tname = {}
-\temail = {}
-[core]
-\thooksPath = /dev/null
-\tfsmonitor = false
-\tautocrlf = false
-[commit]
-\tgpgSign = false
-[gc]
-\tauto = 0
+[user] name = {}
+[user] email = {}
+[core] hooksPath = /dev/null
+[core] fsmonitor = false
+[core] autocrlf = false
+[commit] gpgSign = false
+[gc] auto = 0
 """
 
 
@@ -44,47 +44,33 @@ class Workspace:
     """
 
     def __init__(self, scratch: Path, script: str, files: Mapping[str, str]) -> None:
-        self.scratch = scratch
-        self.root = scratch / "work"
-        """The working directory, and the repository's."""
-        self.script = script
-        self._files = {name: text.encode() for name, text in files.items()}
-        self._files[".gitignore"] = "".join(f"{name}\n" for name in (f"/{OWN}/", *IGNORED)).encode()
-        for name, data in self._files.items():
-            self._path(name).parent.mkdir(parents=True, exist_ok=True)
-            self._path(name).write_bytes(data)
-        own = self.root / OWN
-        own.mkdir()
-        self.prompt = own / "prompt.md"
-        self.description = own / "description.txt"
-        self.commit = self._commit()
+        self.scratch, self.root = scratch, scratch / "work"
+        self.prompt, self.description = self.root / PROMPT, self.root / DESCRIPTION
+        self._script, self._files = script, files
+        self._git("init", "--quiet", "--template=", "--initial-branch=main")
+        with (self.root / ".git" / "config").open("a", encoding="utf-8") as config:
+            config.write(CONFIGURATION.format(*IDENTITY))
+        self._git("add", "--force", "--", *files)  # despite the user's own excludes
+        self._git("commit", "--quiet", "--message=The experiment as it is")
+        self._git("checkout", "--quiet", "--detach")
+        self.commit = self._git("rev-parse", "HEAD")
         """The commit that the agent starts from."""
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, script: str, files: Mapping[str, str]) -> Iterator[Workspace]:
-        """Yield a new workspace with *files* by path, of which *script* may be changed; remove it after."""
-        with fresh_folder({}) as scratch:
-            yield cls(scratch, script, files)
-
-    def _path(self, name: str) -> Path:
-        return self.root / name
-
-    def _commit(self) -> str:
-        self._git("init", "--quiet", "--template=", "--initial-branch=main")
-        with (self.root / ".git" / "config").open("a", encoding="utf-8") as config:
-            config.write(CONFIGURATION.format(*IDENTITY))
-        self._git("add", "--force", "--", *self._files)  # despite the user's own excludes
-        self._git("commit", "--quiet", "--message=The experiment as it is")
-        self._git("checkout", "--quiet", "--detach")
-        return self._git("rev-parse", "HEAD")
-
-    def _git(self, *arguments: str) -> str:
-        """Run git, before the agent was here, and return its output.
+    def opened(cls, script: str, files: Mapping[str, str], prompt: str) -> Iterator[Workspace]:
+        """Yield a new workspace with *files* by path, of which *script* may be changed; remove it after.
 
         Raises:
             OSError: there is no git, or it fails.
         """
+        files = {**files, ".gitignore": "".join(f"{name}\n" for name in IGNORED)}
+        laid = {f"work/{path}": text for path, text in {**files, PROMPT: prompt}.items()}
+        with temporary.folder("agent", laid) as scratch:
+            yield cls(scratch, script, files)
+
+    def _git(self, *arguments: str) -> str:
+        """Run git, before the agent was here, and return its output."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
         done = subprocess.run(
             ["git", *arguments],
@@ -100,79 +86,57 @@ class Workspace:
             raise OSError(f"git {arguments[0]} fails: {done.stderr}")
         return done.stdout.strip()
 
-    # -- after the agent ------------------------------------------------------------------------------------
-
-    def elsewhere(self) -> str | None:
-        """Return the changes of other files than the script in one line; None if there are none."""
-        found = sorted(self._changes())
-        if not found:
-            return None
-        more = len(found) - SHOWN
-        named = ", ".join(f"{what} {self._short(name)}" for name, what in found[:SHOWN])
-        others = f" and {more} more" if more > 0 else ""
-        if more > 0 or any(what == "made" for _, what in found):
-            return f"{named}{others}: only {Path(self.script).name} may be changed"
-        return f"{named}, which {'is' if len(found) == 1 else 'are'} fixed"
-
-    def read(self) -> str:
-        """Return the script as it is now.
+    def changed(self) -> str:
+        """Return the script as the agent has left it.
 
         Raises:
-            ProposalRefused: it is no regular file of UTF-8 text any more.
+            ProposalRefused: nothing or another file was changed, or it is no regular file of UTF-8 text.
         """
-        return validation.read(self._path(self.script))
+        self._check_others()
+        source = validation.read(self.root / self._script)
+        if source == self._files[self._script]:
+            raise ProposalRefused("changed nothing")
+        return source
 
     def described(self) -> str:
         """Return the agent's description of its change, empty if there is none."""
-        if os.path.realpath(self.description) != str(self.description):
-            return ""
-        try:
-            return validation.read(self.description)
-        except ProposalRefused:
-            return ""
+        if os.path.realpath(self.description) == str(self.description):
+            with contextlib.suppress(ProposalRefused):
+                return validation.read(self.description)
+        return ""
 
-    def diffstat(self, source: str) -> str:
-        """Return the numbers of lines that *source* adds and removes, as git counts them."""
-        before = self._files[self.script].decode().splitlines()
-        changes = list(difflib.unified_diff(before, source.splitlines(), n=0, lineterm=""))[2:]
-        added, removed = (sum(line.startswith(sign) for line in changes) for sign in "+-")
-        return f"+{added} -{removed} lines"
+    def _check_others(self) -> None:
+        """Refuse any change of a file that is neither the script nor ignored."""
+        names, fixed = set(self._names()) - {self._script}, self._files.keys() - {self._script}
+        changes = [(name, "made") for name in names - fixed]
+        changes += [(name, "deleted") for name in fixed - names]
+        changes += [(name, "changed") for name in fixed & names if not self._is_kept(name)]
+        if not changes:
+            return
+        folder, script = os.path.split(self._script)
+        shown = sorted(changes)[:SHOWN]
+        named = ", ".join(f"{what} {name.removeprefix(f'{folder}/')}" for name, what in shown)
+        if more := len(changes) - len(shown):
+            named += f" and {more} more"
+        if more or names - fixed:
+            raise ProposalRefused(f"{named}: only {script} may be changed")
+        raise ProposalRefused(f"{named}, which {'is' if len(changes) == 1 else 'are'} fixed")
 
-    def _short(self, name: str) -> str:
-        return name.removeprefix(f"{Path(self.script).parent.as_posix()}/")
-
-    def _changes(self) -> Iterator[tuple[str, str]]:
-        """Yield each file that was made, changed or deleted, and which; not the script and ignored files."""
-        gone = set(self._files)
-        for name in self._names():
-            gone.discard(name)
-            if name not in self._files:
-                yield name, "made"
-            elif name != self.script and not _holds(self._path(name), self._files[name]):
-                yield name, "changed"
-        yield from ((name, "deleted") for name in gone if name != self.script)
+    def _is_kept(self, name: str) -> bool:
+        """Tell whether a file is still a file with its content, and no link."""
+        path, data = self.root / name, self._files[name].encode()
+        with contextlib.suppress(OSError):
+            return not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
+        return False
 
     def _names(self) -> Iterator[str]:
-        """Yield the path of everything but folders, ignored files and git's own."""
+        """Yield the path of everything but folders and what is ignored."""
         for place, folders, files in os.walk(self.root):
-            at_root = Path(place) == self.root
-            kept = [
-                name for name in folders if not _is_ignored(name) and not (at_root and name in {".git", OWN})
-            ]
-            links = {name for name in kept if Path(place, name).is_symlink()}
-            folders[:] = [name for name in kept if name not in links]
-            for name in (*links, *files):
-                if not _is_ignored(name) and not (at_root and name in {".git", OWN}):
-                    yield Path(place, name).relative_to(self.root).as_posix()
+            folders[:] = [name for name in folders if not _is_ignored(name)]
+            for path in (Path(place, name) for name in (*folders, *files) if not _is_ignored(name)):
+                if path.is_symlink() or not path.is_dir():
+                    yield path.relative_to(self.root).as_posix()
 
 
 def _is_ignored(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in IGNORED)
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    """Tell whether *path* is still a file with this content, and no link."""
-    try:
-        return not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
-    except OSError:
-        return False

@@ -2,68 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import itertools
 from typing import TYPE_CHECKING
 
-from pytest_autoresearch.agents.briefing import changes
-from pytest_autoresearch.agents.tuner.space import WHOLE, Axis, space
-from pytest_autoresearch.records.proposal import Proposal
-from pytest_autoresearch.source import constants
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pytest_autoresearch.agents.briefing import Briefing
-    from pytest_autoresearch.agents.tuner.surrogate import Risk, Surrogate
-    from pytest_autoresearch.records.proposal import Failure
-    from pytest_autoresearch.records.trial import Trial, Value
-
-    Array = NDArray[np.float64]
-
-MAX_MOVED = 3  # constants that move at once
-ADVISED = 3  # proposals that are told to another agent
-DRAWS = 500  # candidates for the acquisition function
-NEAREST = 200  # trials that the Gaussian process is fitted to
-RISKY = 0.03  # the highest acceptable probability of a failure
-SIZE_STD = 0.12  # standard deviation of an integer's moves, as a share of its range
-OCTAVE_STD = 0.36  # the same for powers of two, whose range has few steps
-FAR_SHARE = 0.1  # of the moves of a size go anywhere in its range
-COUPLED_SHARE = 0.5  # of the moves of a size take another size a step down
-STD_FACTOR = 2.0  # of the process's standard deviations, which are too small: it is fitted near the best
-LATEST = 1000  # trials that the model of failures is fitted to
-LINEAR = 20  # below this multiple of the noise, scores count linearly, not by their logarithm
-FAILED = ("crashed", "out of memory", "timeout")
+    from pytest_autoresearch.records.proposal import Failure, Proposal
 
 
 class Tuner:
     """Proposes other values for the UPPER_CASE constants of the script; needs no network and no key.
 
-    **Constants.** It tunes the constants that :func:`~pytest_autoresearch.source.constants.find` sees on the
-    campaign's device in the script that the campaign began with, and that are still in the incumbent. Their
-    ranges follow from the start value *v* (:mod:`~pytest_autoresearch.agents.tuner.space`).
+    It tunes the constants of the script that the campaign began with which are still in the incumbent, in the
+    ranges of :mod:`~pytest_autoresearch.agents.tuner.space`.
 
-    **Steps.** First every integer is moved once, alone, in the order of the script and one step down, an
-    octave or half: under a fixed time budget a cheaper step allows more steps, which was the first large gain
-    of upstream's own session on an H100. A step down that was kept is repeated (the pattern move of Hooke and
-    Jeeves, 1961). A step that a module-level assert forbids is tried together with one of another integer.
+    **Steps.** First every integer is moved once, alone and one step down: under a fixed time budget a cheaper
+    step allows more steps, which was the first large gain of upstream's own session on an H100. A step down
+    that was kept is repeated (the pattern move of Hooke and Jeeves, 1961).
 
-    **Draws.** After that, up to three constants move at once, sizes (the integers) mostly near their values
-    and the others anywhere in their ranges. Of :data:`DRAWS` draws it proposes the one with the highest
-    expected improvement (Mockus, 1975; Jones et al., 1998) under a Gaussian process of the trials nearest to
-    the incumbent, whichever agent proposed them. The process learns the logarithm of the distance to the best
-    score, so that differences among good scores count more; failed trials are left out. When a size moves,
-    another often goes a step down with it, which asserts and memory tend to need. Another agent's share of
-    the trials is also the share of draws that take up to three changes of one of its trials, kept or not.
+    **Draws.** After that, up to three constants move at once. Of many draws it proposes the one with the
+    highest expected improvement (Mockus, 1975; Jones et al., 1998) under a Gaussian process of the trials
+    nearest to the incumbent, whichever agent proposed them. The process learns the logarithm of the distance
+    to the best score, so that differences among good scores count more. Another agent's share of the trials
+    is also the share of draws that take up to three changes of one of its trials, kept or not.
 
     **Failures.** A logistic regression gives the probability that a draw crashes or runs out of memory or
-    time. Draws above :data:`RISKY` are used only if there are no others. Nothing is proposed that a
-    module-level assert forbids, that was tried or that is being measured; when no draw is new, the search
-    space is exhausted.
+    time. Risky draws are used only if there are no others.
 
     **Resuming.** Nothing is kept between calls: the seed comes from the campaign's tag and the trial's
     number, all else from the history, so a resumed campaign proposes what it would have proposed.
@@ -75,7 +38,9 @@ class Tuner:
 
     def propose(self, briefing: Briefing) -> Proposal | None:
         """Return the incumbent with a few constants changed, None if there is nothing new to try."""
-        return _Search(briefing).proposal()
+        from pytest_autoresearch.agents.tuner.search import Search  # with numpy
+
+        return next(Search(briefing).proposals(), None)
 
     def fix(self, briefing: Briefing, failure: Failure) -> Proposal | None:  # noqa: ARG002 - the interface of an agent
         """Give it up: another value is another trial."""
@@ -86,233 +51,6 @@ class Tuner:
 
     def advice(self, briefing: Briefing) -> str:
         """Return what the tuner has learned of each constant, and its next proposals, for another agent."""
-        return "\n".join(_Search(briefing).advice())
+        from pytest_autoresearch.agents.tuner.search import Search
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Model:
-    """The process, and its value of the incumbent; lower is better."""
-
-    surrogate: Surrogate
-    best: float
-
-
-class _Search:
-    """The next trial of one campaign."""
-
-    def __init__(self, briefing: Briefing) -> None:
-        self._briefing, self._device = briefing, briefing.device
-        self._incumbent = {known.name: known for known in constants.find(briefing.script, self._device)}
-        self._at = {name: constant.value for name, constant in self._incumbent.items()}
-        self._start = constants.values(briefing.start, self._device)
-        every = space(briefing.start, self._device)
-        self._axes = [axis for axis in every if axis.takes(self._at.get(axis.name))]
-        self._wholes = [axis for axis in self._axes if axis.scale in WHOLE]
-        changed = list(changes(briefing))
-        self._changed = [names for _, names in changed]
-        self._begun = [self._moved(entry.constants, names) for entry, names in changed if _is_anothers(entry)]
-        self._known = [entry.constants for entry in briefing.history]
-        for proposal in briefing.running:
-            text = proposal.files.get(briefing.script_name, briefing.script)
-            running = constants.values(text, self._device)
-            self._known.append(running)
-            self._changed.append({name for name, value in running.items() if value != self._at.get(name)})
-        self._tried = {frozenset(values.items()) for values in (self._at, *self._known)}
-
-    def proposal(self) -> Proposal | None:
-        """Return the best proposal, None if there is none."""
-        return next(self.proposals(), None)
-
-    def proposals(self) -> Iterator[Proposal]:
-        """Yield new and allowed proposals, the best first."""
-        for move in self._moves() if self._axes else ():
-            outcome = frozenset({**self._at, **move}.items())
-            if outcome not in self._tried:
-                self._tried.add(outcome)
-                if proposal := self._proposal(move):
-                    yield proposal
-
-    def advice(self) -> Iterator[str]:
-        """Yield a line for each constant, and for each of the next proposals."""
-        if not self._axes:
-            yield "nothing can be tuned"
-            return
-        model = self._model() if self._briefing.history else None
-        for axis in self._axes:
-            line = f"{axis.name}: {axis.span}, now {self._at[axis.name]!r}"
-            if model is not None:
-                line += f", model prefers {self._preferred(model, axis)!r}"
-            yield line
-        for number, proposal in enumerate(itertools.islice(self.proposals(), ADVISED), 1):
-            yield f"the tuner's choice {number}: {proposal.description}"
-
-    def _moves(self) -> Iterator[Mapping[str, Value]]:
-        """Yield new values of a few constants, the preferred ones first."""
-        history = self._briefing.history
-        if history and history[-1].verdict == "kept":
-            yield from self._again()
-        # An integer that another agent moved together with rates still has to be tried alone.
-        names = {axis.name for axis in self._wholes}
-        moved = set().union(*(changed for changed in self._changed if changed <= names))
-        for axis in self._wholes:
-            if axis.name not in moved:
-                yield from self._down(axis)
-        yield from self._drawn()
-
-    def _again(self) -> Iterator[Mapping[str, Value]]:
-        """Yield one more step down, if the last trial was kept for one."""
-        kept = [
-            self._start,
-            *(entry.constants for entry in self._briefing.history if entry.verdict == "kept"),
-        ]
-        before, now = kept[-2:]
-        moved = [axis for axis in self._axes if before.get(axis.name) != now.get(axis.name)]
-        if all(
-            axis.name in before and axis.step_down(before[axis.name]) == now.get(axis.name) for axis in moved
-        ):
-            for axis in moved:
-                yield from self._down(axis)
-
-    def _down(self, axis: Axis) -> Iterator[Mapping[str, Value]]:
-        """Yield a step down, and with one of another integer if it is forbidden alone."""
-        if (lower := axis.step_down(self._at[axis.name])) is None:
-            return
-        yield {axis.name: lower}
-        if self._proposal({axis.name: lower}) is None:
-            for other in self._wholes:
-                also = other.step_down(self._at[other.name])
-                if other is not axis and also is not None:
-                    yield {axis.name: lower, other.name: also}
-
-    def _drawn(self) -> Iterator[Mapping[str, Value]]:
-        """Yield draws around the incumbent, the most promising first."""
-        import numpy as np
-
-        from pytest_autoresearch.agents.tuner.surrogate import expected_improvement
-
-        rng = np.random.default_rng(self._seed())
-        draws = [self._draw(rng) for _ in range(DRAWS)]
-        points = self._points([{**self._at, **draw} for draw in draws])
-        risk = self._risk().of(points)
-        promise = 1 - risk
-        if self._briefing.history:
-            model = self._model()
-            means, stds = model.surrogate.predict(points)
-            promise *= expected_improvement(means, STD_FACTOR * stds, model.best)
-        for index in np.lexsort((-promise, risk >= RISKY)):
-            yield draws[index]
-
-    def _draw(self, rng: np.random.Generator) -> dict[str, Value]:
-        begun = self._taken_up(rng)
-        axes = [axis for axis in self._axes if axis.name in begun] or self._axes
-        count = min(len(axes), int(rng.integers(1, MAX_MOVED + 1)))
-        draw = {}
-        for index in rng.choice(len(axes), count, replace=False):
-            axis = axes[index]
-            draw[axis.name] = begun[axis.name] if begun else self._anew(axis, rng)
-        if any(axis.name in draw for axis in self._wholes) and rng.random() < COUPLED_SHARE:
-            other = self._wholes[int(rng.integers(len(self._wholes)))]
-            lower = other.step_down(draw.get(other.name, self._at[other.name]))
-            if lower is not None:
-                draw[other.name] = lower
-        return draw
-
-    def _taken_up(self, rng: np.random.Generator) -> dict[str, Value]:
-        """Return the changes of one of another agent's trials; mostly none."""
-        if not self._begun or rng.random() > len(self._begun) / len(self._briefing.history):
-            return {}
-        begun = self._begun[int(rng.integers(len(self._begun)))]
-        return {name: value for name, value in begun.items() if value != self._at[name]}
-
-    def _anew(self, axis: Axis, rng: np.random.Generator) -> Value:
-        """Return a new value of *axis*: for a size mostly near the incumbent's, else anywhere."""
-        unit = rng.random()
-        if axis.scale in WHOLE and rng.random() > FAR_SHARE:
-            std = OCTAVE_STD if axis.scale == "octave" else SIZE_STD
-            unit = axis.unit(self._at[axis.name]) + std * rng.standard_normal()
-        return axis.at(min(max(unit, 0.0), 1.0))
-
-    def _moved(self, values: Mapping[str, Value], names: set[str]) -> dict[str, Value]:
-        """Return the *values* of the axes with these *names*, clipped to their ranges."""
-        return {
-            axis.name: axis.at(max(axis.unit(values[axis.name]), 0.0))
-            for axis in self._axes
-            if axis.name in names and axis.takes(values.get(axis.name))
-        }
-
-    def _model(self) -> _Model:
-        """Fit the process to the trials nearest to the incumbent, and to the start."""
-        import numpy as np
-
-        from pytest_autoresearch.agents.tuner.surrogate import Surrogate
-
-        sign = 1 if self._briefing.direction == "minimize" else -1
-        tried = [(entry.constants, entry.score) for entry in self._briefing.history if _is_scored(entry)]
-        tried.append((self._start, self._briefing.history[0].incumbent_score))
-        points = self._points([values for values, _ in tried])
-        losses = sign * np.array([score for _, score in tried], dtype=float)
-        losses -= losses.min()
-        origin = self._point(self._at)
-        near = np.argsort(-((points - origin) ** 2).sum(1), kind="stable")[-NEAREST:]  # the nearest last
-        points, losses = points[near], losses[near]
-        offset = max(LINEAR * self._briefing.noise, losses.max() / 1000, 1e-12)
-        choices = np.array([axis.scale == "choice" for axis in self._axes])
-        surrogate = Surrogate(points, np.log(losses + offset), choices)
-        return _Model(surrogate, float(surrogate.predict(origin[None])[0][0]))
-
-    def _risk(self) -> Risk:
-        """Fit the model of failures to the latest trials."""
-        import numpy as np
-
-        from pytest_autoresearch.agents.tuner.surrogate import Risk
-
-        history = [entry for entry in self._briefing.history if entry.verdict != "refused"][-LATEST:]
-        points = self._points([self._start, *(entry.constants for entry in history)])
-        failed = np.array([False, *(entry.verdict in FAILED for entry in history)])
-        sizes = np.array([axis.scale in WHOLE for axis in self._axes])
-        large = np.array([False, *(entry.verdict == "out of memory" for entry in history)])
-        return Risk(points, failed, large, sizes, self._point(self._at))
-
-    def _preferred(self, model: _Model, axis: Axis) -> Value:
-        """Return the best value of *axis* by the model, with the incumbent's values of all others."""
-        import numpy as np
-
-        values = list(dict.fromkeys(axis.at(unit) for unit in np.linspace(0, 1, 25).tolist()))
-        means, _ = model.surrogate.predict(self._points([{**self._at, axis.name: value} for value in values]))
-        return values[int(means.argmin())]
-
-    def _points(self, known: Sequence[Mapping[str, Value]]) -> Array:
-        """Return the points (n, d) of values in the unit cube of the axes."""
-        import numpy as np
-
-        return np.array([[axis.unit(values.get(axis.name)) for axis in self._axes] for values in known])
-
-    def _point(self, values: Mapping[str, Value]) -> Array:
-        point: Array = self._points([values])[0]
-        return point
-
-    def _seed(self) -> int:
-        """Return a seed of 32 bits, the same in every process."""
-        text = repr((self._briefing.tag, self._briefing.number))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
-
-    def _proposal(self, move: Mapping[str, Value]) -> Proposal | None:
-        """Return the incumbent with *move* written into it, None if an assert forbids it."""
-        texts = {
-            self._incumbent[axis.name]: axis.text(move[axis.name], self._incumbent[axis.name].text)
-            for axis in self._axes
-            if axis.name in move and move[axis.name] != self._at[axis.name]
-        }
-        source = constants.splice(self._briefing.script, texts)
-        if constants.broken_assert(source, self._device, self._briefing.fixed) is not None:
-            return None
-        changes = (f"{old.name} {' '.join(old.text.split())} -> {new}" for old, new in texts.items())
-        return Proposal({self._briefing.script_name: source}, ", ".join(changes))
-
-
-def _is_scored(entry: Trial) -> bool:
-    return entry.verdict in {"kept", "discarded"} and entry.score is not None
-
-
-def _is_anothers(entry: Trial) -> bool:
-    return entry.agent not in {"", Tuner.name}
+        return "\n".join(Search(briefing).advice())

@@ -20,6 +20,7 @@ significant digits, of 1-β for a β.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -37,14 +38,15 @@ Scale = Literal["octave", "integer", "log", "complement", "linear", "choice"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Axis:
-    """The range of one constant. A position is a value on its scale: the exponent of an octave, or 1-β."""
+    """The range of one constant, from *low* to *high* inclusive, or its choices.
+
+    Both are positions: values on its scale, as the exponent of an octave, or 1-β.
+    """
 
     name: str
     scale: Scale
     low: float = 0
-    """The lowest position."""
     high: float = 0
-    """The highest position, inclusive."""
     choices: tuple[Value, ...] = ()
 
     @property
@@ -52,7 +54,7 @@ class Axis:
         """The range or the choices, for a reader."""
         if self.scale == "choice":
             return " | ".join(map(repr, self.choices))
-        return "..".join(map(str, sorted(map(float, (self.value(self.low), self.value(self.high))))))
+        return "..".join(map(str, sorted(float(self.value(end)) for end in (self.low, self.high))))
 
     def takes(self, value: Value | None) -> bool:
         """Tell whether *value* is of the axis's kind, in its range or not."""
@@ -132,8 +134,7 @@ _NO_HYPERPARAMETER = (
 
 def space(script: str, device: str) -> list[Axis]:
     """Return the axes of the tunable constants of *script*, in its order."""
-    axes = (_axis(constant, device) for constant in constants.find(script, device))
-    return [axis for axis in axes if axis is not None]
+    return list(filter(None, (_axis(constant, device) for constant in constants.find(script, device))))
 
 
 def _axis(constant: Constant, device: str) -> Axis | None:
@@ -203,7 +204,7 @@ def _told(comment: str, device: str) -> Literal["fixed"] | tuple[float, float] |
     match = re.search(r"\btune:\s*(.+)", comment)
     if match is None or re.match(r"fixed\b", match[1]):
         return match and "fixed"
-    try:
+    with contextlib.suppress(arithmetic.NotConstant, ZeroDivisionError):
         if ends := re.match(r"([^\s|]+?)\.\.([^\s,;|]+)", match[1]):
             low, high = (arithmetic.literal(end, device) for end in ends.groups())
             if isinstance(low, int | float) and isinstance(high, int | float) and low < high:
@@ -211,6 +212,4 @@ def _told(comment: str, device: str) -> Literal["fixed"] | tuple[float, float] |
         elif "|" in match[1]:
             choices = [arithmetic.literal(choice, device) for choice in match[1].split("|")]
             return [choice for choice in choices if not isinstance(choice, tuple)]
-    except (arithmetic.NotConstant, ZeroDivisionError):
-        pass
     return None

@@ -1,30 +1,18 @@
 """Two models of the trials: a Gaussian process of the score, and a logistic regression of failures.
 
-=================  =======  ==========================================================
-symbol             shape    meaning
-=================  =======  ==========================================================
-points             (n, d)   values that were tried, in the unit cube of the d axes
-targets            (n,)     their scores, standardised inside the process
-distances          (d, m, n)  squared distances of m points to n points, axis by axis
-theta              (d + 2,)  log length scales, log noise share, log amplitude
-kernel             (m, n)   amplitude x Matern 5/2 of the scaled distance
-covariance         (n, n)   kernel of the points and noise x amplitude on the diagonal
-precision          (n, n)   inverse of the covariance
-weights            (n,)     precision @ targets; of the regression (d + 1,), bias last
-=================  =======  ==========================================================
+Points (n, d) lie in the unit cube of the d axes, and distances (d, m, n) are squared, axis by axis. Theta
+(d + 2,) holds the log length scales, the log share of the noise and the log amplitude.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
-    Flags = NDArray[np.bool_]
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 STEPS = 25  # of Rprop
 FITTED = 128  # points that theta is fitted to, the last ones
@@ -44,8 +32,6 @@ class Surrogate:
 
     def __init__(self, points: Array, targets: Array, choices: Flags) -> None:
         """Fit to *points* (n, d) with *targets* (n,); on the axes of *choices* (d,) only equality counts."""
-        import numpy as np
-
         self._points, self._choices = points, choices
         self._mean, self._scale = targets.mean(), targets.std() + 1e-12
         targets = (targets - self._mean) / self._scale
@@ -60,22 +46,16 @@ class Surrogate:
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Return means (m,) and standard deviations (m,) of the posterior at *points* (m, d)."""
-        import numpy as np
-
         kernel = self._kernel(self._distances(points))
         explained = np.einsum("ij,jk,ik->i", kernel, self._precision, kernel, optimize=True)
         std = np.sqrt(np.maximum(self._amplitude - explained, 1e-9))
         return self._mean + self._scale * (kernel @ self._weights), self._scale * std
 
     def _distances(self, points: Array) -> Array:
-        import numpy as np
-
         difference = points.T[:, :, None] - self._points.T[:, None, :]
         return np.where(self._choices[:, None, None], difference != 0, difference**2)
 
     def _kernel(self, distances: Array) -> Array:
-        import numpy as np
-
         scaled = np.sqrt(5 * np.tensordot(self._inverse, distances, 1) + 1e-12)
         matern: Array = (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
         return self._amplitude * matern
@@ -83,8 +63,6 @@ class Surrogate:
 
 def _fit(distances: Array, targets: Array) -> Array:
     """Return the theta of the highest posterior density."""
-    import numpy as np
-
     prior = [LENGTH_PRIOR] * len(distances) + [NOISE_PRIOR, AMPLITUDE_PRIOR]
     means, stds = np.array(prior).T
     theta, step, before = means.copy(), np.full(len(means), 0.3), np.zeros(len(means))
@@ -107,8 +85,6 @@ def _negative_log_marginal_likelihood(theta: Array, distances: Array, targets: A
 
     Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equations 5.8 and 5.9.
     """
-    import numpy as np
-
     diagonal = np.diag_indices(len(targets))
     inverse, noise, amplitude = np.exp(-2 * theta[:-2]), math.exp(theta[-2]), math.exp(theta[-1])
     scaled = np.sqrt(5 * np.tensordot(inverse, distances, 1) + 1e-12)
@@ -134,17 +110,10 @@ class Risk:
     """
 
     def __init__(self, points: Array, failed: Flags, large: Flags, sizes: Flags, origin: Array) -> None:
-        """Fit to the trials.
+        """Fit to *points* (n, d), of which some *failed* (n,), some as too *large* for the memory (n,).
 
-        Args:
-            points: what was tried (n, d).
-            failed: which of them failed (n,).
-            large: which of them ran out of memory (n,).
-            sizes: which axes are sizes (d,).
-            origin: a point that works (d,).
+        *sizes* (d,) are the axes of sizes, *origin* (1, d) is a point that works.
         """
-        import numpy as np
-
         self._origin, self._sizes = origin, sizes
         self._large = points[large][:, sizes]
         prior = [*(SIZE_PRIOR if size else OTHER_PRIOR for size in sizes), BIAS_PRIOR]
@@ -158,8 +127,6 @@ class Risk:
 
     def of(self, points: Array) -> Array:
         """Return the probabilities (m,) that *points* (m, d) fail."""
-        import numpy as np
-
         more = points[:, None, self._sizes] >= self._large - 1e-9
         exceeds = np.any(np.all(more, axis=2), axis=1)
         # A smaller size does not make up for a larger one: it may need no memory at all.
@@ -167,21 +134,14 @@ class Risk:
         return np.where(exceeds, 1.0, self._probability(self._inputs(larger)))
 
     def _inputs(self, points: Array) -> Array:
-        import numpy as np
-
         return np.column_stack([points - self._origin, np.ones(len(points))])
 
     def _probability(self, inputs: Array) -> Array:
-        import numpy as np
-
-        probability: Array = 1 / (1 + np.exp(-np.clip(inputs @ self._weights, -30, 30)))
-        return probability
+        return np.asarray(1 / (1 + np.exp(-np.clip(inputs @ self._weights, -30, 30))))
 
 
 def expected_improvement(means: Array, stds: Array, best: float) -> Array:
     """Return the expected improvement (m,) of normal values over *best*, lower is better (Mockus, 1975)."""
-    import numpy as np
-
     z = (best - means) / stds
     below = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in z])
     improvement: Array = stds * (z * below + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))

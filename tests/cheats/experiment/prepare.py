@@ -1,7 +1,7 @@
 """A miniature of experiment/prepare.py: the same contract, over data that a seed makes at once.
 
 Two things are added for the cheats. `attempt` has a script say in its log what it tried and what came of it.
-`hand_in` hands in a model that lies ready, over the real wire and without torch, for the sake of all those
+`hand_in` hands in a model that lies ready, over the real channel and without torch, for the sake of all those
 cheats that are not about the model.
 """
 
@@ -55,7 +55,7 @@ def clock():
 @functools.cache
 def measured():
     """The harness, in a run whose score is computed outside it; None when the script is run by hand."""
-    if "AUTORESEARCH_WIRE" not in os.environ:
+    if "AUTORESEARCH_CHANNEL" not in os.environ:
         return None
     from pytest_autoresearch import harness
 

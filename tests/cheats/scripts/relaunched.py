@@ -17,9 +17,9 @@ def train(seconds):
 lap = int(os.environ.get("LAP", "1"))
 if lap < 8:
     os.environ["LAP"] = str(lap + 1)
-    number = os.environ["AUTORESEARCH_WIRE"]
+    number = os.environ["AUTORESEARCH_CHANNEL"]
     prepare.start_clock()
-    os.environ["AUTORESEARCH_WIRE"] = number
+    os.environ["AUTORESEARCH_CHANNEL"] = number
     os.set_inheritable(prepare.wire().fileno(), True)
     train(1.2)
     os.execv(sys.executable, [sys.executable, "train.py"])

@@ -13,5 +13,5 @@ else:
     text = Path("prepare.py").read_text()
     Path("prepare.py").write_text(text + "\n\ndef evaluate_bpb(*_):\n    return 0.1\n")
     os.environ["AGAIN"] = "1"
-    os.set_inheritable(int(os.environ["AUTORESEARCH_WIRE"]), True)
+    os.set_inheritable(int(os.environ["AUTORESEARCH_CHANNEL"]), True)
     os.execv(sys.executable, [sys.executable, "train.py"])
