@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import pytest
 
+from tests import warm
+
 SCRIPT = '''\
 """A model whose loss has its minimum at LR = 0.06."""
 
@@ -100,6 +102,7 @@ class Project:
         self.temporary = self.path / ".git" / "tmp"  # where what is killed may leave something
         self.temporary.mkdir()
         self.inside: list[str] = []  # the command line that pytest is started by, if any
+        self.is_warm = True  # whether pytest may have been imported before it starts
 
     def git(self, *arguments: str) -> str:
         """Run git and return what it prints."""
@@ -148,17 +151,20 @@ class Project:
                 screen, _ = process.communicate(timeout=LONGEST)
             finally:
                 process.kill()
-        return Session(self, process.returncode, screen)
+        return Session(self, process.wait(), screen)
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str] | warm.Process:
         """Start pytest and return its process."""
         without = [argument for name in PLUGINS for argument in ("-p", f"no:{name}")]
-        command = [*self.inside, sys.executable, "-m", "pytest", *without, *arguments]
+        command = [*without, *arguments]
         own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
+        whole = own | {"COLUMNS": "200", "TMPDIR": str(self.temporary)} | environment
+        if self.is_warm and not self.inside and warm.can_start(environment):
+            return warm.Process(command, self.path, whole)
         return subprocess.Popen(
-            command,
+            [*self.inside, sys.executable, "-m", "pytest", *command],
             cwd=self.path,
-            env=own | {"COLUMNS": "200", "TMPDIR": str(self.temporary)} | environment,
+            env=whole,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_autoresearch.source import constants
 from tests.project import Project
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,8 @@ def test_the_tuner_researches_a_real_model(project: Project) -> None:
     text, count = re.subn(r"cpu=(256|65536)\)", lambda size: f"cpu={int(size[1]) // 4})", prepare.read_text())
     assert count == 2  # MAX_SEQ_LEN and EVAL_TOKENS: a thousand probes of shorter rows take less time
     prepare.write_text(text)
+    # A model of two layers is sealed and scored in half the time.
+    project.script.write_text(constants.replace(project.script.read_text(), {"DEPTH": "2"}, "cpu"))
     project.commit("Bring the real experiment")
     cache = str(project.path / ".autoresearch" / "cache")
     session = project.research(BUDGET, "--autoresearch-trials=1", AUTORESEARCH_CACHE=cache).exits(0)

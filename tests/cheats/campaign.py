@@ -30,7 +30,7 @@ from tests.project import PLUGINS
 HERE = Path(__file__).parent
 MINIATURE = HERE / "experiment"
 PLACE = Path("/var/tmp")  # noqa: S108 - not /tmp, in place of which a run may have one of its own
-LONGEST = 600  # seconds that a campaign may take
+LONGEST = 900  # seconds that a campaign may take
 IPC_RMID = 0
 KEYCTL, USER_KEYRING = (250, 219), -4
 KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY")

@@ -51,18 +51,17 @@ BARE = Combination("none", "own")
 
 
 def combinations_of(name: str) -> list[Combination]:
-    """Return where a script is tried: under both enforcers and as both users, each by turns with each other.
+    """Return where a script is tried: under both enforcers, one as each of the users.
 
-    What a model is scored by, and what a model or a message is refused for, has nothing to do with either,
-    and one combination is enough. AUTORESEARCH_TEST_EVERYWHERE=1 tries every script in all four.
+    What a model is scored by, what a model or a message is refused for, and what the clock counts has nothing
+    to do with either, and one combination is enough. AUTORESEARCH_TEST_EVERYWHERE=1 tries all in all four.
     """
     if os.environ.get("AUTORESEARCH_TEST_EVERYWHERE") or not all(map(is_possible, SANDBOXED)):
         return SANDBOXED
-    bwrap, bwrap_ordinary, landlock, landlock_ordinary = SANDBOXED
-    pairs = [(bwrap, landlock_ordinary), (bwrap_ordinary, landlock)]
-    if uses_torch(name) or only_hands_in(name):
-        return [pairs[0][len(name) % 2]]
-    return list(pairs[1 if takes_long(name) else len(name) % 2])
+    bwrap, _, _, landlock_ordinary = SANDBOXED
+    if uses_torch(name) or only_hands_in(name) or takes_long(name):
+        return [(bwrap, landlock_ordinary)[len(name) % 2]]
+    return [bwrap, landlock_ordinary]
 
 
 def is_possible(combination: Combination) -> bool:
@@ -180,7 +179,7 @@ def test_an_honest_script_is_scored_as_in_process(
     assert not trial.traces
 
 
-@pytest.mark.parametrize("combination", SANDBOXED, ids=str)
+@pytest.mark.parametrize("combination", combinations_of("daemon"), ids=str)
 def test_a_campaign_of_cheats_ends_as_any_other(campaign: Campaign) -> None:
     assert campaign.code == 0, campaign.screen
     assert "hidden: copies of held-out data, " in campaign.screen
@@ -189,7 +188,7 @@ def test_a_campaign_of_cheats_ends_as_any_other(campaign: Campaign) -> None:
     assert not set("\x1b\x07\x9b\u202e").intersection(campaign.screen)
 
 
-@pytest.mark.parametrize("combination", SANDBOXED, ids=str)
+@pytest.mark.parametrize("combination", combinations_of("instructions_in_the_log"), ids=str)
 def test_what_a_log_says_to_its_reader_stays_in_one_line(campaign: Campaign) -> None:
     if "instructions_in_the_log" not in campaign.trials:
         pytest.skip("it was not tried")

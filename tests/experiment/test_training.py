@@ -3,7 +3,9 @@
 import math
 import re
 import shutil
+import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -27,15 +29,6 @@ def changed(folder: Path, constants: dict[str, str]) -> Path:
     shutil.copy(EXPERIMENT / "prepare.py", folder)
     (folder / "train.py").write_text(source)
     return folder / "train.py"
-
-
-def check_beside_the_model(folder: Path, cache: Path, constants: dict[str, str], code: str) -> None:
-    """Run *code* where the script has made everything and is about to train."""
-    before, marker, _ = changed(folder, constants).read_text().partition("warm_up()\nseconds")
-    assert marker
-    (folder / "beside.py").write_text(before + code)
-    result = run(folder / "beside.py", cache=cache)
-    assert result.returncode == 0, result.stderr
 
 
 def summary(stdout: str) -> dict[str, float]:
@@ -65,28 +58,36 @@ def test_it_learns_within_its_budget_and_says_how_it_went(tmp_path: Path, cache:
     assert all(re.fullmatch(line, text) for text in progress)
 
 
+SHAPES = [
+    {"WINDOW_PATTERN": '"SL"', "DEPTH": "3", "SOFTCAP": "0"},
+    # Of width 16, less than the gate's.
+    {"ASPECT_RATIO": "9", "HEAD_DIM": "8", "DEPTH": "1", "WARMUP_RATIO": "0.5"},
+    {"TOTAL_BATCH_SIZE": "2**8"},  # fewer rows than DEVICE_BATCH_SIZE allows
+    {"DTYPE": '"bfloat16"', "DEVICE_BATCH_SIZE": "1", "WARMDOWN_RATIO": "0.0"},  # two micro-steps
+]
+RUN_EACH = """
+import os, runpy, sys
+import torch, prepare
+prepare.EVAL_TOKENS = 4 * prepare.MAX_SEQ_LEN
+for script in sys.argv[1:]:
+    if os.fork() == 0:
+        runpy.run_path(script, run_name="__main__")
+        raise SystemExit
+    os.wait()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("prepare")
-@pytest.mark.parametrize(
-    "constants",
-    [
-        {"WINDOW_PATTERN": '"SL"', "DEPTH": "3", "SOFTCAP": "0"},
-        {
-            "ASPECT_RATIO": "9",
-            "HEAD_DIM": "8",
-            "DEPTH": "1",
-            "WARMUP_RATIO": "0.5",
-        },  # width 16, less than the gate
-        {"TOTAL_BATCH_SIZE": "2**8"},  # fewer rows than DEVICE_BATCH_SIZE allows
-        {"DTYPE": '"bfloat16"', "DEVICE_BATCH_SIZE": "1", "WARMDOWN_RATIO": "0.0"},  # two micro-steps
-    ],
-    ids=["windows", "odd-width", "one-row", "bfloat16"],
-)
-def test_other_shapes_run_too(tmp_path: Path, cache: Path, constants: dict[str, str]) -> None:
-    script = changed(tmp_path, SMALL | constants)
-    result = run("-c", quick(script), cache=cache, AUTORESEARCH_TIME_BUDGET="0.2")
-    assert result.returncode == 0, result.stderr
-    assert math.isfinite(summary(result.stdout)["val_bpb"])
+def test_other_shapes_run_too(tmp_path: Path, cache: Path) -> None:
+    scripts = []
+    for number, constants in enumerate(SHAPES):
+        (tmp_path / str(number)).mkdir()
+        scripts.append(changed(tmp_path / str(number), SMALL | constants))
+    result = run("-c", RUN_EACH, *scripts, cache=cache, AUTORESEARCH_TIME_BUDGET="0.2")
+    assert result.stderr == ""
+    scores = re.findall(r"^val_bpb: +(\S+)$", result.stdout, re.MULTILINE)
+    assert [math.isfinite(float(score)) for score in scores] == [True] * len(SHAPES)
 
 
 @pytest.mark.slow
@@ -118,24 +119,16 @@ for name in sys.argv[1:]:
     assert result.stdout.split() == ["refused"] * len(impossible), result.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("prepare")
-def test_warming_up_leaves_no_trace_on_the_model(tmp_path: Path, cache: Path) -> None:
-    code = """
+# Each behaviour with its code, which runs beside the model that MODEL makes.
+BESIDE = {
+    "warming up leaves no trace on the model": """
 weights = [p.detach().clone() for p in model.parameters()]
 warm_up()
 assert all(map(torch.equal, weights, model.parameters()))
 assert all(p.grad is None for p in model.parameters())
 assert not adamw.state and not muon.state
-"""
-    check_beside_the_model(tmp_path, cache, SMALL, code)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("prepare")
-def test_the_model_looks_only_backwards(tmp_path: Path, cache: Path) -> None:
-    constants = {"WINDOW_PATTERN": '"SSL"', "DEPTH": "4", "TOTAL_BATCH_SIZE": "2**9"}
-    code = """
+""",
+    "the model looks only backwards": """
 for p in model.parameters():
     torch.nn.init.normal_(p, std=0.3)
 tokens = torch.arange(MAX_SEQ_LEN)[None]
@@ -146,11 +139,8 @@ with torch.no_grad():
     assert not torch.allclose(model(tokens)[0, 200:], model(other)[0, 200:], atol=1e-1)
 exported = torch.export.export(model, (tokens,)).module()
 assert torch.allclose(exported(tokens), model(tokens), atol=1e-4)
-"""
-    check_beside_the_model(tmp_path, cache, constants, code)
-
-
-NUMERICS = """
+""",
+    "the numerics are the textbook's": """
 q, k, v = (torch.randn(2, 16, 3, 8) for _ in range(3))
 back = torch.arange(16)[:, None] - torch.arange(16)
 for window in (1, 7, 15, 99):
@@ -180,18 +170,9 @@ def gradient(rows, steps):
 
 tokens = torch.arange(4 * 32).view(4, 32)
 assert torch.allclose(gradient([tokens], 1), gradient([tokens[:2], tokens[2:]], 2), atol=1e-6)
-"""
-
-
-@pytest.mark.usefixtures("prepare")
-def test_its_numerics_are_the_textbook_s(tmp_path: Path, cache: Path) -> None:
-    check_beside_the_model(tmp_path, cache, SMALL, NUMERICS)
-
-
-@pytest.mark.usefixtures("prepare")
-def test_no_run_of_slow_steps_takes_longer_than_it_may(tmp_path: Path, cache: Path) -> None:
-    """As on a small GPU: what a run may train beyond a budget of 300 s is less than such a step."""
-    code = """
+""",
+    # As on a small GPU: what a run may train beyond a budget of 300 s is less than such a step.
+    "no run of slow steps takes longer than it may": """
 import random
 def clock():
     return now
@@ -205,11 +186,9 @@ for _ in range(100):
     now = 0.0
     seconds, steps = train()
     assert 300 - 2 * 8.5 < seconds < 300 + 1.5 and steps >= 33, (seconds, steps)
-"""
-    check_beside_the_model(tmp_path, cache, SMALL, code)
-
-
-ORDER = """
+""",
+    # The first one once the clock runs, each in its turn, and none left out.
+    "a batch is packed while the one before is worked on": """
 events = []
 def loader(*_):
     for number in range(100):
@@ -230,19 +209,9 @@ make_dataloader, adamw.step, muon.step, MAX_LOSS, TIME_BUDGET = loader, step, la
 train()
 one, two, three, four = (["forward %d" % n, "backward", "pack %d" % (n + 1)] for n in range(4))
 assert events == ["clock", "pack 0", *one, *two, "update", "clock", *three, *four, "update", "clock"], events
-"""
-
-
-@pytest.mark.usefixtures("prepare")
-def test_a_batch_is_packed_while_the_one_before_is_worked_on(tmp_path: Path, cache: Path) -> None:
-    """The first one once the clock runs, each in its turn, and none left out."""
-    check_beside_the_model(tmp_path, cache, SMALL | {"DEVICE_BATCH_SIZE": "1"}, ORDER)
-
-
-@pytest.mark.usefixtures("prepare")
-def test_rates_are_not_sent_to_the_device_of_the_weights(tmp_path: Path, cache: Path) -> None:
-    """Not run on a GPU: the weights are on a device without data."""
-    code = """
+""",
+    # Not run on a GPU: the weights are on a device without data.
+    "rates are not sent to the device of the weights": """
 weights = [torch.nn.Parameter(torch.zeros(8, 4, device="meta")) for _ in range(2)]
 for weight in weights:
     weight.grad = torch.zeros_like(weight)
@@ -253,15 +222,9 @@ def update(stack, grads, velocity, variance, *rates):
     return muon_update(stack, grads, velocity, variance, *rates)
 muon.update = update
 muon.step()
-"""
-    check_beside_the_model(tmp_path, cache, SMALL, code)
-
-
-@pytest.mark.usefixtures("prepare")
-def test_what_is_exported_takes_no_kernel(tmp_path: Path, cache: Path) -> None:
-    """Training takes the kernel of prepare.py, if there is one; not run on a GPU."""
-    constants = SMALL | {"WINDOW_PATTERN": '"S"'}
-    code = """
+""",
+    # Training takes the kernel of prepare.py, if there is one; not run on a GPU.
+    "what is exported takes no kernel": """
 called = []
 def flash(q, k, v, causal, window_size):
     called.append((causal, window_size))
@@ -269,13 +232,47 @@ def flash(q, k, v, causal, window_size):
 tokens = torch.arange(MAX_SEQ_LEN)[None]
 with torch.no_grad():
     model(tokens)
-assert called == [(True, (MAX_SEQ_LEN // 2, 0)), (True, (MAX_SEQ_LEN, 0))], called
+half, whole = ((True, (MAX_SEQ_LEN // part, 0)) for part in (2, 1))
+assert called == [half, half, whole, whole], called
 exported = torch.export.export(model, (tokens,))
 called_on = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
 kernels = [name for name in called_on if "attention" in name]
-assert len(called) == 2 and kernels == ["aten.scaled_dot_product_attention.default"] * 2, kernels
+assert len(called) == 4 and kernels == ["aten.scaled_dot_product_attention.default"] * 4, kernels
+""",
+}
+# Four layers, the first and the last of them with a short window; steps of two rows in two parts.
+MODEL = SMALL | {"DEPTH": "4", "WINDOW_PATTERN": '"SSL"', "DEVICE_BATCH_SIZE": "1"}
+EACH_IN_A_FORK = """
+import os, traceback
+for name, code in BESIDE.items():
+    if os.fork() == 0:
+        try:
+            exec(code)
+        except BaseException:
+            print(name, flush=True)
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(name, os.wait()[1], flush=True)
 """
-    check_beside_the_model(tmp_path, cache, constants, code)
+
+
+@pytest.fixture(scope="module")
+def beside(
+    tmp_path_factory: pytest.TempPathFactory, cache: Path, prepare: ModuleType
+) -> subprocess.CompletedProcess[str]:
+    """Return what all code of BESIDE has printed, run where the script is about to train."""
+    assert prepare  # its data is ready
+    folder = tmp_path_factory.mktemp("beside")
+    before, marker, _ = changed(folder, MODEL).read_text().partition("warm_up()\nseconds")
+    assert marker
+    (folder / "beside.py").write_text(f"{before}BESIDE = {BESIDE!r}\n{EACH_IN_A_FORK}")
+    return run(folder / "beside.py", cache=cache)
+
+
+@pytest.mark.parametrize("behaviour", BESIDE)
+def test_beside_the_model(beside: subprocess.CompletedProcess[str], behaviour: str) -> None:
+    assert f"{behaviour} 0\n" in beside.stdout, beside.stderr
 
 
 def test_the_batch_follows_the_memory_of_the_gpu(cache: Path) -> None:
@@ -313,15 +310,7 @@ muon.update = torch.compile(muon_update, backend="aot_eager", fullgraph=True)
 compiled = whole
 warm_up()
 """
-    check_beside_the_model(tmp_path, cache, constants, code)
-
-
-def quick(script: Path) -> str:
-    """The script with fewer rows to score."""
-    return f"""
-import runpy, sys
-sys.path.insert(0, {str(script.parent)!r})
-import prepare
-prepare.EVAL_TOKENS = 4 * prepare.MAX_SEQ_LEN
-runpy.run_path({str(script)!r}, run_name="__main__")
-"""
+    before, _, _ = changed(tmp_path, constants).read_text().partition("warm_up()\nseconds")
+    (tmp_path / "beside.py").write_text(before + code)
+    result = run(tmp_path / "beside.py", cache=cache)
+    assert result.returncode == 0, result.stderr

@@ -18,7 +18,7 @@ from tests.project import Project, Session, wait_for
 
 FAULTS = Path(__file__).parent
 OPTIONS = ("--autoresearch", "--autoresearch-tag=t", "--autoresearch-sandbox=none")
-KILLS = int(os.environ.get("AUTORESEARCH_TEST_KILLS", "60"))  # at random moments
+KILLS = int(os.environ.get("AUTORESEARCH_TEST_KILLS", "30"))  # at random moments
 # What is on the screen a moment before: nothing, what comes before the first run, the first verdict.
 MOMENTS = ("", "trust:", "::baseline PASSED", "::trial[", "::trial[")
 # In the order in which a new campaign comes to them; the last two bring the opening to the working tree.
@@ -169,7 +169,7 @@ def test_kills_at_random_moments_lose_nothing(project: Project) -> None:
     assert len(known) > KILLS / 4
     session = project.pytest(*OPTIONS, "--autoresearch-trials=1").exits(0).leaves_clean()
     session.decides(*(entry["verdict"] for entry in project.ledger()))
-    assert not list(project.temporary.iterdir())
+    assert not [*project.temporary.rglob("*")], session.screen
 
 
 PRINTS = """

@@ -189,6 +189,7 @@ print("val_bpb:", 0.0 + (AsyncCompile.process_pool().submit(os.getpid).result(60
 """
 COMPILE = """
 import torch
+torch._inductor.config.cpp_cache_precompile_headers = False  # which would take longest, and be used once
 from torch._dynamo.utils import counters
 print(torch.compile(lambda x: (x.sin() + 1).relu().sum())(torch.ones(64, 64)))
 print("val_bpb:", float(counters["inductor"]["fxgraph_cache_hit"]))

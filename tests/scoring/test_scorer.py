@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
+import json
 import re
 import resource
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -42,6 +41,27 @@ def scorer() -> Iterator[Scorer]:
     made.close()
 
 
+Faults = Callable[[str], Scorer]
+
+
+@pytest.fixture(scope="module")
+def scorer_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
+    """Return a scorer whose next evaluations begin with a statement; to start one for each takes seconds."""
+    path = tmp_path_factory.mktemp("faults") / "statement"
+    text = PREPARE.replace(
+        "    token_bytes = torch.tensor",
+        f"    exec(open({str(path)!r}).read())\n    token_bytes = torch.tensor",
+    )
+    made = Scorer(text, [], "none", inherited(), limit=60)
+
+    def told(statement: str) -> Scorer:
+        path.write_text(statement)
+        return made
+
+    yield told
+    made.close()
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Iterator[io.BufferedReader]:
     (tmp_path / "model").write_bytes(honest()[0])
@@ -49,13 +69,22 @@ def model(tmp_path: Path) -> Iterator[io.BufferedReader]:
         yield file
 
 
-def processes() -> set[psutil.Process]:
-    """The scorers that this process has started."""
+Processes = Callable[[], set[psutil.Process]]
+
+
+def scorers() -> set[psutil.Process]:
     below = psutil.Process().children(recursive=True)
     return {process for process in below if "pytest_autoresearch.scoring.server" in process.cmdline()}
 
 
-def test_it_stays_warm_and_ends(scorer: Scorer, model: io.BufferedReader) -> None:
+@pytest.fixture
+def processes() -> Processes:
+    """Return the scorers that were started since the test began."""
+    before = scorers()
+    return lambda: scorers() - before
+
+
+def test_it_stays_warm_and_ends(processes: Processes, scorer: Scorer, model: io.BufferedReader) -> None:
     digest = honest()[1]
     first = scorer.score(model, digest, 1.0).score
     running = processes()
@@ -66,7 +95,7 @@ def test_it_stays_warm_and_ends(scorer: Scorer, model: io.BufferedReader) -> Non
     assert not processes()
 
 
-def test_one_that_dies_is_replaced(scorer: Scorer, model: io.BufferedReader) -> None:
+def test_one_that_dies_is_replaced(processes: Processes, scorer: Scorer, model: io.BufferedReader) -> None:
     digest = honest()[1]
     score = scorer.score(model, digest, 1.0).score
     [process] = processes()
@@ -78,7 +107,7 @@ def test_one_that_dies_is_replaced(scorer: Scorer, model: io.BufferedReader) -> 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one process limit another")
 @pytest.mark.parametrize("limit", [resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_DATA])
 def test_one_that_fails_before_it_has_read_a_model_is_replaced(
-    scorer: Scorer, model: io.BufferedReader, limit: int
+    processes: Processes, scorer: Scorer, model: io.BufferedReader, limit: int
 ) -> None:
     digest = honest()[1]
     score = scorer.score(model, digest, 1.0).score
@@ -96,15 +125,10 @@ def test_one_that_fails_before_it_has_read_a_model_is_replaced(
     ],
 )
 def test_what_fails_once_a_model_is_read_is_its_fault(
-    model: io.BufferedReader, fault: str, reason: str
+    scorer_with: Faults, model: io.BufferedReader, fault: str, reason: str
 ) -> None:
-    deadly = PREPARE.replace(
-        "    token_bytes = torch.tensor", f"    import os; {fault}\n    token_bytes = torch.tensor"
-    )
-    scorer = Scorer(deadly, [], "none", inherited(), limit=20)
     with pytest.raises(ModelRefused, match=f"^{re.escape(reason)}$"):
-        scorer.score(model, honest()[1], 1.0)
-    scorer.close()
+        scorer_with(f"import os; {fault}").score(model, honest()[1], 1.0)
 
 
 def test_one_that_never_gets_to_read_a_model_is_broken(model: io.BufferedReader) -> None:
@@ -132,7 +156,9 @@ def rows(log: Path) -> int:
 
 
 @pytest.mark.parametrize("probes", [7, 7 + 1050])
-def test_a_keep_is_evaluated_once(tmp_path: Path, model: io.BufferedReader, probes: int) -> None:
+def test_a_keep_is_evaluated_once(
+    processes: Processes, tmp_path: Path, model: io.BufferedReader, probes: int
+) -> None:
     log, asked, counts = tmp_path / "log", list[float](), probes > THOROUGH
     scorer = Scorer(telling(log), [], "none", inherited(), limit=60)
     found = scorer.score(model, honest()[1], 0.1, probe_all_rows=lambda score: asked.append(score) or counts)
@@ -181,7 +207,7 @@ def test_a_fault_while_it_is_probed_on_is_the_model_s(tmp_path: Path, model: io.
 
 
 def test_a_harness_that_is_interrupted_in_between_is_not_answered_later(
-    scorer: Scorer, model: io.BufferedReader
+    processes: Processes, scorer: Scorer, model: io.BufferedReader
 ) -> None:
     def interrupted(_score: float) -> bool:
         raise KeyboardInterrupt
@@ -196,14 +222,6 @@ def test_a_harness_that_is_interrupted_in_between_is_not_answered_later(
 # The accelerator, of which only what it says is tested here: not run on a GPU
 
 
-def raising(error: str) -> Scorer:
-    """A scorer whose evaluation raises *error*, an expression."""
-    text = PREPARE.replace(
-        "    token_bytes = torch.tensor", f"    raise {error}\n    token_bytes = torch.tensor"
-    )
-    return Scorer(text, [], "none", inherited(), limit=60)
-
-
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
@@ -215,18 +233,19 @@ FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
         "RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)')",
     ],
 )
-def test_an_accelerator_without_room_is_out_of_memory(model: io.BufferedReader, error: str) -> None:
-    with contextlib.closing(raising(error)) as scorer, pytest.raises(ScorerOutOfMemory, match=r"^scoring: "):
-        scorer.score(model, honest()[1], 0.1)
+def test_an_accelerator_without_room_is_out_of_memory(
+    scorer_with: Faults, model: io.BufferedReader, error: str
+) -> None:
+    with pytest.raises(ScorerOutOfMemory, match=r"^scoring: "):
+        scorer_with(f"raise {error}").score(model, honest()[1], 0.1)
 
 
-def test_the_run_is_then_out_of_memory(tmp_path: Path) -> None:
+def test_the_run_is_then_out_of_memory(scorer_with: Faults, tmp_path: Path) -> None:
     content, digest = honest()
-    with contextlib.closing(raising(f"torch.OutOfMemoryError({FULL!r})")) as scorer:
-        run = Run(tmp_path, scorer, budget=5)
-        (run.folder / "model").write_bytes(content)
-        with pytest.raises(RanOutOfMemory, match="CUDA out of memory"):
-            run.follow(f"hand_in({digest!r})\nhand_in_model()")
+    run = Run(tmp_path, scorer_with(f"raise torch.OutOfMemoryError({FULL!r})"), budget=5)
+    (run.folder / "model").write_bytes(content)
+    with pytest.raises(RanOutOfMemory, match="CUDA out of memory"):
+        run.follow(f"hand_in({digest!r})\nhand_in_model()")
 
 
 def test_a_run_leaves_room_for_its_scorer_once_its_clock_has_stopped(tmp_path: Path, scorer: Scorer) -> None:
@@ -252,22 +271,19 @@ def test_a_run_leaves_room_for_its_scorer_once_its_clock_has_stopped(tmp_path: P
     assert run.seconds < 0.9
 
 
-def test_a_host_without_room_is_a_refusal(model: io.BufferedReader) -> None:
-    with (
-        contextlib.closing(raising("MemoryError")) as scorer,
-        pytest.raises(ModelRefused, match="bytes of memory"),
-    ):
-        scorer.score(model, honest()[1], 0.1)
+def test_a_host_without_room_is_a_refusal(scorer_with: Faults, model: io.BufferedReader) -> None:
+    with pytest.raises(ModelRefused, match="bytes of memory"):
+        scorer_with("raise MemoryError").score(model, honest()[1], 0.1)
 
 
 @pytest.mark.parametrize("devices", ["devices are", "device(s) is/are"])  # of CUDA 11, and from 12 on
 def test_a_gpu_for_one_process_alone_is_no_fault_of_the_model_s(
-    devices: str, model: io.BufferedReader
+    scorer_with: Faults, devices: str, model: io.BufferedReader
 ) -> None:
     busy = f"RuntimeError('CUDA error: all CUDA-capable {devices} busy or unavailable')"
     reason = "the GPU is not to be had; if its compute mode is exclusive: nvidia-smi -c DEFAULT"
-    with contextlib.closing(raising(busy)) as scorer, pytest.raises(ScorerUnavailable, match=reason):
-        scorer.score(model, honest()[1], 0.1)
+    with pytest.raises(ScorerUnavailable, match=reason):
+        scorer_with(f"raise {busy}").score(model, honest()[1], 0.1)
 
 
 def test_a_child_imports_nothing(model: io.BufferedReader) -> None:
@@ -301,18 +317,12 @@ def test_nothing_asks_cuda_before_a_fork(model: io.BufferedReader) -> None:
         assert scorer.score(model, honest()[1], 0.1, probe_all_rows=lambda _score: True).score > 0
 
 
-def test_what_it_prints_does_not_stop_it(model: io.BufferedReader) -> None:
-    digest = honest()[1]
-    noisy = PREPARE.replace(
-        "    token_bytes = torch.tensor",
-        '    print("x" * 40_000, flush=True)\n    token_bytes = torch.tensor',
-    )
-    scorer = Scorer(noisy, [], "none", inherited(), limit=20)
-    assert len({scorer.score(model, digest, 0.1).score for _ in range(4)}) == 1
-    scorer.close()
+def test_what_it_prints_does_not_stop_it(scorer_with: Faults, model: io.BufferedReader) -> None:
+    scorer = scorer_with('print("x" * 40_000, flush=True)')
+    assert len({scorer.score(model, honest()[1], 0.1).score for _ in range(4)}) == 1
 
 
-def test_one_that_cannot_start_says_why(model: io.BufferedReader) -> None:
+def test_one_that_cannot_start_says_why(processes: Processes, model: io.BufferedReader) -> None:
     digest = honest()[1]
     scorer = Scorer("raise SystemExit('the corpus is not installed')", [], "none", inherited(), limit=60)
     with pytest.raises(ScorerUnavailable, match="the scorer did not start: the corpus is not installed"):
@@ -322,9 +332,8 @@ def test_one_that_cannot_start_says_why(model: io.BufferedReader) -> None:
 
 def test_a_session_without_a_scorer_fails_in_a_few_lines(project: Project) -> None:
     """It is not the model's fault, so there is no verdict on it."""
-    project.script.with_name("prepare.py").write_text(
-        'print("---\\ntime_budget: 1\\nvalidation_data: [\\"/usr/share\\"]")\n'
-    )
+    summary = f"---\ntime_budget: 1\nvalidation_data: {json.dumps([str(project.temporary)])}"
+    project.script.with_name("prepare.py").write_text(f"print({summary!r})\n")
     project.script.write_text(
         "from pytest_autoresearch.system.channel import Channel\n"
         "channel = Channel.inherited()\n"
@@ -335,4 +344,4 @@ def test_a_session_without_a_scorer_fails_in_a_few_lines(project: Project) -> No
     )
     session = project.commit().research().exits(1)
     session.shows("the scorer did not start: ", "has no attribute 'Tokenizer'").hides("handover.py", "KEPT")
-    assert not list(Path(tempfile.gettempdir()).glob(f"pytest-autoresearch-{os.getpid()}-*/scorer-*"))
+    assert not list(project.temporary.glob("pytest-autoresearch-*"))
