@@ -102,8 +102,9 @@ class AgentChain:
         available = self._available()
         ours = self._answered == briefing.number - 1
         if ours and self._prefetch is None and available and available[0].takes_time:
-            self._prefetch = Prefetch(briefing, self._ask)
-            self._prefetch.start()
+            prefetch = Prefetch(briefing, self._ask)
+            prefetch.start()
+            self._prefetch = prefetch
 
     def remarks(self) -> Iterator[str]:
         """Yield the lines for the end of a session: unavailable agents, and costs that are in no trial."""

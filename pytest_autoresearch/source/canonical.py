@@ -90,8 +90,17 @@ def _form(source: str) -> tuple[str, Mapping[str, object]]:
         if not survey.is_too_deep and not _reads_itself(survey):
             rewriter = _Rewriter(survey)
             with contextlib.suppress(ValueError):  # Python writes no number of thousands of digits
-                return f"tree {ast.dump(rewriter.visit(tree))}", rewriter.forgotten()
+                return f"tree {_dump(rewriter.visit(tree))}", rewriter.forgotten()
     return f"text {source}", {}
+
+
+def _dump(tree: ast.AST) -> str:
+    """Return the dump of a tree without empty lists: which there are depends on the version of Python."""
+    for node in ast.walk(tree):
+        for name, value in list(ast.iter_fields(node)):
+            if value == []:
+                delattr(node, name)
+    return ast.dump(tree)
 
 
 def _is_encoded(source: str) -> bool:
@@ -165,13 +174,13 @@ class _Rewriter(ast.NodeTransformer):
     def forgotten(self) -> Mapping[str, object]:
         """Return what may differ between two scripts of one form, beside layout and comments."""
         names, dropped, self._seeds = [*self._names], self._dropped, set[ast.AST]()
-        drawn = [(at, ast.dump(self.visit(node))) for at, node in dropped]
+        drawn = [(at, _dump(self.visit(node))) for at, node in dropped]
         return {"docstrings": self._docstrings, "names": names, "seeds": drawn}
 
     def visit(self, node: ast.AST) -> Any:
         """Return the canonical form of *node*, None to drop it."""
         if node in self._comments:
-            self._docstrings.append((self._statements, ast.dump(node)))
+            self._docstrings.append((self._statements, _dump(node)))
             return None
         if node in self._seeds:
             self._dropped.append((self._statements, node))

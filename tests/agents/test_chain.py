@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pytest_autoresearch.agents.briefing import Briefing
-from pytest_autoresearch.agents.chain import AgentChain
+from pytest_autoresearch.agents.chain import AgentChain, Prefetch
 from pytest_autoresearch.campaign.costs import CostTotal
 from pytest_autoresearch.errors import AgentUnavailable, AllAgentsUnavailable, BudgetExhausted, NoAnswer
 from pytest_autoresearch.records.proposal import Failure, Proposal, Usage
@@ -337,6 +337,18 @@ def test_who_answers_at_once_is_not_asked_ahead() -> None:
     agent = Scripted("a", "one")
     AgentChain([agent]).prefetch(brief())
     assert agent.asked == []
+
+
+def test_a_thread_that_cannot_start_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    chain = AgentChain([Scripted("a", "one", "two", takes_time=True)])
+    assert propose(chain, number=1) is not None
+    monkeypatch.setattr(Prefetch, "start", full)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        chain.prefetch(brief(number=2))
+    chain.close()
 
 
 def test_the_header_says_what_agents_can_reach() -> None:

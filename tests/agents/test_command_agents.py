@@ -355,6 +355,12 @@ for name in ("prepare", "program"):
 git("commit", "-qam", "All of it")
 """,
     "made notes.md: only train.py may be changed": 'edit(); open("experiment/notes.md", "w").write("x")',
+    "made closed/notes.md: only train.py may be changed": """
+edit()
+os.mkdir("closed")
+open("closed/notes.md", "w").write("x")
+os.chmod("closed", 0o600)
+""",
     "made experiment, deleted prepare.py, deleted program.md: only train.py may be changed": """
 os.rename("experiment", os.environ["TMPDIR"] + "/other")
 os.symlink(os.environ["TMPDIR"] + "/other", "experiment")
@@ -534,6 +540,7 @@ def test_odd_figures_count_for_nothing() -> None:
     odd = {"result": "x", "num_turns": True, "total_cost_usd": float("nan"), "usage": {"input_tokens": -1}}
     assert AgentReport.of(json.dumps(odd)) == AgentReport("x")
     assert AgentReport.of('{"response": "LR up", "stats": {}, "usage": 7}') == AgentReport("LR up")
+    assert AgentReport.of('{"result": null, "response": "LR up"}') == AgentReport("LR up")
 
 
 def test_what_it_cost_is_told_with_and_without_a_proposal(bench: Bench) -> None:

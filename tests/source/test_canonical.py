@@ -446,5 +446,11 @@ def test_a_formatter_does_not_change_the_number_of_tokens() -> None:
     assert code_size(TRAIN + "x = 1\n") == whole + 3
 
 
+def test_a_campaign_may_go_on_under_another_python() -> None:
+    """Its trials are known by their digests, and versions of Python differ in the empty lists of a tree."""
+    script = "class A:\n    def f(self, a, *b, c=2):\n        return [i for i in range(3)]\nprint(A().f(1))\n"
+    assert digest(script) == "9b773cd8ab828b1f430076feb14d55a1e14fbb3b06bed6c5f24f8c0f2333aaf6"
+
+
 def test_a_docstring_that_is_read_counts() -> None:
     assert code_size(f"'''{'x = 1; ' * 80}'''\nexec(__doc__)") > 560 // 8

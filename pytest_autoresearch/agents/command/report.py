@@ -24,10 +24,10 @@ class AgentReport(NamedTuple):
     def of(cls, output: str) -> AgentReport:
         """Return the report in *output*: the last one in a JSON object, a list of them, or one a line."""
         for document in _documents(output):
-            text = document.get("result", document.get("response"))  # of Claude Code, of Gemini
-            if isinstance(text, str):
-                calls, cost = document.get("num_turns"), document.get("total_cost_usd")
-                return cls(text, stated_usage(document, calls, cost))
+            for text in (document.get("result"), document.get("response")):  # of Claude Code, of Gemini
+                if isinstance(text, str):
+                    calls, cost = document.get("num_turns"), document.get("total_cost_usd")
+                    return cls(text, stated_usage(document, calls, cost))
         return cls()
 
 

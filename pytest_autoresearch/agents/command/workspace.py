@@ -134,7 +134,8 @@ class Workspace:
         for place, folders, files in os.walk(self.root):
             folders[:] = [name for name in folders if not _is_ignored(name)]
             for path in (Path(place, name) for name in (*folders, *files) if not _is_ignored(name)):
-                if path.is_symlink() or not path.is_dir():
+                # Unlike a Path, these raise nothing where the agent has taken a folder's rights away.
+                if os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114
                     yield path.relative_to(self.root).as_posix()
 
 
