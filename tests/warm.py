@@ -146,7 +146,7 @@ def serve(channel: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waker)
     while True:
-        ready, _, _ = select.select([channel, ended], [], [])
+        ready, _, _ = select.select([channel.fileno(), ended], [], [])
         if ended in ready:
             os.read(ended, 1 << 10)
             while status_of and (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -154,7 +154,7 @@ def serve(channel: socket.socket) -> None:
                 with contextlib.suppress(BrokenPipeError):
                     os.write(descriptor, NUMBER.pack(found[1]))
                 os.close(descriptor)
-        if channel in ready:
+        if channel.fileno() in ready:
             request, descriptors, _, _ = socket.recv_fds(channel, 1 << 20, 2)
             if not request:
                 return
