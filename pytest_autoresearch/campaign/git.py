@@ -69,7 +69,8 @@ class Repository:
             raise RepositoryError("git is not installed, or not on the PATH") from error
         script = spec.path.resolve()
         try:
-            repo = git.Repo(spec.folder, search_parent_directories=True)
+            # A folder may have a $ in its name.
+            repo = git.Repo(spec.folder, search_parent_directories=True, expand_vars=False)
             if repo.working_tree_dir is None:
                 bare = f"{repo.git_dir} is a bare repository"
                 raise RepositoryError(bare, hint="work in a clone or a worktree of it")

@@ -45,6 +45,9 @@ def check(
             raise UsageError(f"--autoresearch-{option} needs --autoresearch")
     if research and not script.is_file():
         raise UsageError(f"there is no experiment at {script}: set autoresearch_experiment in the ini file")
+    if (research or replay or asked) and script.suffix != ".py":
+        hint = "name a .py file; it can start any other program"
+        raise UsageError(f"autoresearch_experiment is {script.name}, which is no Python script", hint=hint)
     own = {(place, item) for place in _places(config, script) for item in ("", "baseline")}
     others = [path.name for path, item in _paths(config) if (path, item) not in own]
     if others and (research or replay):

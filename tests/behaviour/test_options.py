@@ -119,3 +119,14 @@ def test_no_room_to_try_a_sandbox_is_one_line(project: Project, arguments: tuple
     project.write(conftest_py=FULL).commit()
     session = project.pytest(*arguments).exits(1).hides("Traceback", "INTERNALERROR")
     session.shows("the disk is full: No space left on device", "free some space, and start again")
+
+
+@pytest.mark.parametrize("name", ["run.sh", "notebook.ipynb"])
+def test_what_is_no_python_is_no_experiment(project: Project, name: str) -> None:
+    project.write(pytest_ini=f"[pytest]\nautoresearch_experiment = {name}\n")
+    (project.path / name).write_text('{"cells": [{"outputs": null}]}\n')
+    project.commit()
+    said = f"autoresearch_experiment is {name}, which is no Python script: name a .py file"
+    for arguments in (["--autoresearch"], ["-k", "baseline"]):
+        project.pytest(*arguments).exits(4).shows(said).hides("Traceback")
+    project.write(tests__test_unit_py="def test_unit(): pass\n").pytest("tests").exits(0)

@@ -215,3 +215,11 @@ def test_no_filter_sees_what_is_checked_out(project: Project) -> None:
     seen.unlink(missing_ok=True)  # our own commit's
     project.research().exits(0).decides("kept", "kept").leaves_clean()
     assert "smudge" not in (seen.read_text() if seen.exists() else "")
+
+
+@pytest.mark.parametrize("name", ["p$HOME x", "~", "100% 'ä'"])
+def test_a_folder_may_have_any_name(project: Project, name: str) -> None:
+    project.proposes(GAIN).git("clone", "--quiet", str(project.path), str(project.path / name))
+    clone = project.beside(project.path / name)
+    clone.research("--autoresearch-trials=1").exits(0).decides("kept").leaves_clean()
+    clone.pytest("-k", "baseline").exits(0)
