@@ -1,4 +1,1 @@
-"""Who proposes: the chain of agents, and each of them.
-
-May import source, judging, sandbox, records and system.
-"""
+"""Who proposes: the chain of agents, and each of them."""

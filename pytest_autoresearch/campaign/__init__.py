@@ -1,4 +1,1 @@
-"""What is stored of a campaign, in git and beside it, and nothing else.
-
-May import source, judging, records and system.
-"""
+"""What is stored of a campaign, in git and beside it, and nothing else."""

@@ -1,4 +1,1 @@
-"""Where runs happen.
-
-May import runs, scoring, judging and source, and what these may import.
-"""
+"""Where runs happen."""

@@ -1,4 +1,1 @@
-"""Verdicts from noisy scores. Pure: no input, no output.
-
-May import records and system.
-"""
+"""Verdicts from noisy scores. Pure: no input, no output."""

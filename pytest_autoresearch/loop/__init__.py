@@ -1,4 +1,1 @@
-"""The loop of a campaign: ask, run, judge, tell.
-
-May import settings, executors, agents and campaign, and what these may import. Knows nothing of pytest.
-"""
+"""The loop of a campaign: ask, run, judge, tell. Knows nothing of pytest."""

@@ -1,4 +1,1 @@
-"""Plain data: what a run, a proposal and a trial are. No input, no output.
-
-May import system.
-"""
+"""Plain data: what a run, a proposal and a trial are. No input, no output."""

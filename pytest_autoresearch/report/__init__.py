@@ -1,4 +1,1 @@
-"""A campaign's history, told to people.
-
-May import campaign, and what that may import.
-"""
+"""A campaign's history, told to people."""

@@ -1,4 +1,1 @@
-"""One run of an experiment, from its start to its measurement.
-
-May import sandbox, records and system. The scorer is handed in.
-"""
+"""One run of an experiment, from its start to its measurement. The scorer is handed in."""

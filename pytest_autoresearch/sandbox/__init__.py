@@ -1,4 +1,1 @@
-"""Sandboxed processes: policy, launch, process, supervisor, and the enforcers bubblewrap, Landlock, seccomp.
-
-May import records and system.
-"""
+"""Sandboxed processes: policy, launch, supervisor, and the enforcers bubblewrap, Landlock and seccomp."""

@@ -1,4 +1,1 @@
-"""A sealed model becomes a score, in a process that never ran the trial's code.
-
-May import sandbox, records and system.
-"""
+"""A sealed model becomes a score, in a process that never ran the trial's code."""

@@ -1,4 +1,1 @@
-"""What a change to a script is: its canonical form, its constants, its size.
-
-May import records and system. No script is run here.
-"""
+"""What a change to a script is: its canonical form, its constants, its size. No script is run here."""

@@ -1,4 +1,1 @@
-"""The operating system: text, files, locks, signals, temporary folders, processes.
-
-May import nothing but errors.
-"""
+"""The operating system: channel, files, locks, logs, signals, temporary folders."""

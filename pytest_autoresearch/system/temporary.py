@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import os
 import re
@@ -17,7 +18,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from pytest_autoresearch.errors import LockHeld
 from pytest_autoresearch.system.files import writing
 from pytest_autoresearch.system.locks import Lock
 
@@ -96,7 +96,9 @@ def _is_abandoned(path: Path) -> bool:
         owner = path / OWNER
         if not owner.exists() or not owner.stat().st_size:  # not locked yet, or never
             return {owner}.issuperset(path.iterdir()) and not psutil.pid_exists(int(ours[1]))
-        Lock(owner).release()
-    except (LockHeld, OSError):
+        # Not released as a Lock is: without its text the folder would not be known if this process is killed.
+        with owner.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
         return False
     return True

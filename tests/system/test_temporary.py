@@ -56,6 +56,23 @@ def test_a_process_leaves_nothing(place: Path) -> None:
     assert not list(place.iterdir())
 
 
+def test_a_sweep_that_was_killed_half_way_is_done_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with made(place, "wait") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    with monkeypatch.context() as patch:
+        patch.setattr(temporary, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep()
+    temporary._own.cache_clear()
+    assert sweep() >= 1
+    assert not [path for path in place.iterdir() if f"-{process.pid}-" in path.name]
+
+
 def test_folders_of_killed_processes_are_swept(place: Path) -> None:
     with made(place, "wait") as process:
         assert process.stdout is not None
