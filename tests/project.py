@@ -159,7 +159,7 @@ class Project:
         command = [*without, *arguments]
         own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
         whole = own | {"COLUMNS": "200", "TMPDIR": str(self.temporary)} | environment
-        if self.is_warm and not self.inside and warm.can_start(environment):
+        if self.is_warm and not self.inside and warm.can_fork_for(whole):
             return warm.Process(command, self.path, whole)
         return subprocess.Popen(
             [*self.inside, sys.executable, "-m", "pytest", *command],

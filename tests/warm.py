@@ -1,8 +1,8 @@
-"""Starts pytest in a fork of a process that has imported it, and the plugin, already.
+"""Starts pytest in a fork of a process that has imported it already.
 
-A session that starts from nothing spends half of its time on imports, and the tests start hundreds. These are
-processes like any other: each has its own session, environment, working directory and signals, and can be
-killed.
+A session that starts from nothing spends a third of its time on imports, and the tests start hundreds. These
+are processes like any other: each has its own session, environment, working directory and signals, imports
+the plugin itself from where it is installed, and can be killed. What they share is the seed of their hashes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import functools
 import importlib
 import json
 import os
-import pkgutil
 import runpy
 import select
 import signal
@@ -27,24 +26,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
-# The rooms whose modules a campaign imports sooner or later. The others bring torch, or a client of a model.
-ROOMS = (
-    "campaign",
-    "executors",
-    "judging",
-    "loop",
-    "plugin",
-    "records",
-    "report",
-    "runs",
-    "sandbox",
-    "source",
-)
-AGENTS = ("chain", "hybrid", "tuner.agent")
-HEARD = (signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
+RESET_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
 NUMBER = struct.Struct("=q")
-# Of the environment, what is read before the first line of a Python program runs.
+# What is read before the first line of a Python program runs. PYTHONPATH can be followed later.
 READ_AT_START = ("LD_", "LC_", "LANG", "PATH", "PYTHON")
+ENVIRONMENT = dict(os.environ)  # that the process which forks has started in
 
 
 class Process:
@@ -59,7 +45,7 @@ class Process:
         socket.send_fds(_server(), [json.dumps(request).encode()], [status, stdout])
         os.close(status)
         os.close(stdout)
-        self.pid = self._told()
+        self.pid = self._read_number()
         self.returncode: int | None = None
 
     def __enter__(self) -> Self:
@@ -81,7 +67,7 @@ class Process:
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("pytest", timeout or 0)
-            self.returncode = os.waitstatus_to_exitcode(self._told())
+            self.returncode = os.waitstatus_to_exitcode(self._read_number())
         return self.returncode
 
     def communicate(self, timeout: float) -> tuple[str, None]:
@@ -91,7 +77,7 @@ class Process:
             pieces.append(os.read(self.stdout.fileno(), 1 << 16))
             if not pieces[-1]:
                 self.wait(max(deadline - time.monotonic(), 0))
-                return b"".join(pieces).decode(), None
+                return b"".join(pieces).decode().replace("\r\n", "\n").replace("\r", "\n"), None
         raise subprocess.TimeoutExpired("pytest", timeout)
 
     def send_signal(self, number: int) -> None:
@@ -107,14 +93,21 @@ class Process:
         """Send it SIGTERM, if it still runs."""
         self.send_signal(signal.SIGTERM)
 
-    def _told(self) -> int:
-        number: int = NUMBER.unpack(os.read(self._status, NUMBER.size))[0]
+    def _read_number(self) -> int:
+        data = os.read(self._status, NUMBER.size)
+        assert data, "the process that forks has ended"
+        number: int = NUMBER.unpack(data)[0]
         return number
 
 
-def can_start(changed: Mapping[str, str]) -> bool:
-    """Tell whether a fork sees what is *changed* in its environment, as a program that starts anew would."""
-    return not any(name.startswith(READ_AT_START) and name != "PYTHONPATH" for name in changed)
+def can_fork_for(environment: Mapping[str, str]) -> bool:
+    """Tell whether a fork sees *environment* as a program that starts anew would."""
+
+    def read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
+        names = (name for name in variables if name.startswith(READ_AT_START) and name != "PYTHONPATH")
+        return {name: variables[name] for name in names}
+
+    return read_at_start(environment) == read_at_start(ENVIRONMENT)
 
 
 @functools.cache
@@ -123,8 +116,7 @@ def _server() -> socket.socket:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with there:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(there.fileno())],
-            cwd=Path(__file__).parents[1],
+            [sys.executable, __file__, str(there.fileno())],
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -139,7 +131,7 @@ def _server() -> socket.socket:
 
 
 def serve(channel: socket.socket) -> None:
-    """Fork for each request; tell the process's id and status through the pipe that came with it."""
+    """Fork for each request, and tell how the process has ended through the pipe that came with it."""
     status_of: dict[int, int] = {}
     ended, waker = os.pipe()
     os.set_blocking(waker, False)
@@ -160,41 +152,30 @@ def serve(channel: socket.socket) -> None:
                 return
             status, stdout = descriptors
             if (pid := os.fork()) == 0:
-                for unneeded in (channel.detach(), ended, waker, status, *status_of.values()):
+                for unneeded in (channel.detach(), ended, waker, *status_of.values()):
                     os.close(unneeded)
-                become(json.loads(request), stdout)
+                run_pytest(json.loads(request), status, stdout)
             os.close(stdout)
             status_of[pid] = status
-            os.write(status, NUMBER.pack(pid))
 
 
-def import_plugin() -> None:
-    """Import what a campaign needs; the plugin's modules as pytest does, with its assertions rewritten."""
-    from _pytest.assertion import install_importhook
-    from _pytest.config import get_config
+def import_pytest() -> None:
+    """Import pytest with its own plugins, and what the plugin needs of others; nothing of this project."""
+    from _pytest.config import default_plugins
 
-    hook = install_importhook(get_config())
-    hook.mark_rewrite("pytest_autoresearch", "pytest_timeout", "xdist")
-    import pytest_autoresearch
-
-    names = [f"agents.{name}" for name in AGENTS]
-    for room in ROOMS:
-        folder = str(Path(pytest_autoresearch.__file__).with_name(room))
-        names += [f"{room}.{module.name}" for module in pkgutil.iter_modules([folder])]
-    for name in names:
-        importlib.import_module(f"pytest_autoresearch.{name}")
-    for name in ("git", "psutil", "pytest_timeout", "_pytest.junitxml", "xdist.plugin"):
+    for name in ("git", "psutil", *(f"_pytest.{name}" for name in default_plugins)):
         importlib.import_module(name)
-    sys.meta_path.remove(hook)
 
 
-def become(request: Mapping[str, Any], stdout: int) -> NoReturn:
-    """Turn this fork into the pytest that is asked for."""
+def run_pytest(request: Mapping[str, Any], status: int, stdout: int) -> NoReturn:
+    """Turn this fork into the pytest that is asked for, and tell its id once it can be sent signals."""
     os.setsid()
     signal.set_wakeup_fd(-1)
-    for number in HEARD:
+    for number in RESET_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.write(status, NUMBER.pack(os.getpid()))
+    os.close(status)
     os.dup2(stdout, 1)
     os.dup2(stdout, 2)
     os.close(stdout)
@@ -203,12 +184,13 @@ def become(request: Mapping[str, Any], stdout: int) -> NoReturn:
     os.environ.update(request["environment"])
     tempfile.tempdir = None
     added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[0:1] = [request["folder"], *(path for path in added if path and path not in sys.path)]
+    sys.path[0:0] = [request["folder"], *(path for path in added if path and path not in sys.path)]
     sys.argv[1:] = request["arguments"]
     runpy.run_module("pytest", run_name="__main__", alter_sys=True)
     raise SystemExit
 
 
 if __name__ == "__main__":
-    import_plugin()
+    del sys.path[0]  # the folder of this file
+    import_pytest()
     serve(socket.socket(fileno=int(sys.argv[1])))
