@@ -1,4 +1,4 @@
-"""Every exception of the plugin, in one tree.
+"""Every exception that can reach a person, in one tree; SessionStopped alone is no error.
 
 Each message is one line for a person: what is wrong and, after a colon, what to do. ``exit_code`` is pytest's
 exit code if the error ends the session: 4 where the user has to change something before anything can run,

@@ -1,6 +1,6 @@
 """A campaign as its refs tell it, read without a lock, a checkout or a run.
 
-What is torn, not all there, or was written by no campaign raises RepositoryError, which says what to do.
+RepositoryError is raised where something is torn, missing, or not written by a campaign; it says what to do.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class RunFailure:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """What became of a run: a measurement, or a failure."""
+    """The result of a run: a measurement, or a failure."""
 
     result: Measurement | RunFailure
     started: float

@@ -27,7 +27,7 @@ class MayBeKept:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Always:
-    """The same answer for every score: True for a baseline, False for an incumbent, probed as it was kept."""
+    """The same answer for every score: True for a baseline, False for an incumbent: it was probed."""
 
     answer: bool
 

@@ -88,7 +88,7 @@ class TrialTask:
         self._incumbent_failed = False  # in its last run
 
     def next(self) -> RunRequest | RepairRequest | Decision:
-        """Return what the trial needs, or its decision. It is the same object until :meth:`feed` is called.
+        """Return what the trial needs, or its decision: the same object until :meth:`feed` is called.
 
         What ``check`` raises, other than :class:`ProposalRefused`, passes through and changes nothing.
         """

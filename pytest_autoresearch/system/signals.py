@@ -15,23 +15,27 @@ TERMINATIONS = (signal.SIGTERM, signal.SIGHUP)
 def stoppable(stop: Callable[[str], object]) -> Iterator[None]:
     """Call *stop* with a reason on SIGTERM and SIGHUP; it should raise what ends the session with teardown.
 
-    A signal that is ignored, as SIGHUP is under nohup, stays ignored. So does each off the main thread.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+
+    Raises RuntimeError outside the main thread.
     """
+    _require_main_thread()
 
     def handle(number: int, _frame: FrameType | None) -> None:
         stop(f"stopped by {signal.Signals(number).name}")
 
-    on_main = threading.current_thread() is threading.main_thread()
-    default = [number for number in TERMINATIONS if on_main and signal.getsignal(number) is signal.SIG_DFL]
+    default = [number for number in TERMINATIONS if signal.getsignal(number) is signal.SIG_DFL]
     with _handled_by(handle, default):
         yield
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Hold SIGINT, SIGTERM and SIGHUP back to the end of the block, so that its writes stay together."""
-    if threading.current_thread() is not threading.main_thread():  # whose end could interrupt the block
-        raise RuntimeError("only the main thread can defer signals")
+    """Hold SIGINT, SIGTERM and SIGHUP back to the end of the block, so that its writes stay together.
+
+    Raises RuntimeError outside the main thread.
+    """
+    _require_main_thread()
     waiting: list[int] = []
     try:
         with _handled_by(lambda number, _frame: waiting.append(number), (signal.SIGINT, *TERMINATIONS)):
@@ -39,6 +43,11 @@ def deferred() -> Iterator[None]:
     finally:
         if waiting:
             signal.raise_signal(waiting[0])
+
+
+def _require_main_thread() -> None:
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals there alone
+        raise RuntimeError("only the main thread can handle signals")
 
 
 @contextlib.contextmanager

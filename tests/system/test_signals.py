@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import NoReturn
 
 import pytest
@@ -62,17 +63,18 @@ def test_a_signal_waits_for_the_end_of_a_block() -> None:
     assert done
 
 
-def test_nothing_is_deferred_off_the_main_thread() -> None:
+@pytest.mark.parametrize("block", [deferred, lambda: stoppable(stop)], ids=["deferred", "stoppable"])
+def test_outside_the_main_thread_it_is_an_error(block: Callable[[], AbstractContextManager[None]]) -> None:
     raised = []
 
-    def defer() -> None:
+    def enter() -> None:
         try:
-            with deferred():
+            with block():
                 pass
         except RuntimeError as error:
             raised.append(str(error))
 
-    thread = threading.Thread(target=defer)
+    thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    assert raised == ["only the main thread can defer signals"]
+    assert raised == ["only the main thread can handle signals"]

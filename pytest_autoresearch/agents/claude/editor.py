@@ -28,18 +28,18 @@ def _tool(name: str, description: str, /, **texts: str) -> dict[str, Any]:
 TOOLS: Final[Sequence[Mapping[str, Any]]] = (
     _tool(
         "edit",
-        "Replace a piece of train.py. You may make several edits, one after the other.",
+        "Replace a piece of the script. You may make several edits, one after the other.",
         old="The text to replace, with its whitespace; it must occur exactly once.",
         new="The text that takes its place; empty to delete it.",
     ),
     _tool(
         "write_file",
-        "Replace all of train.py. Use it where edits would be longer than the script.",
+        "Replace all of the script. Use it where edits would be longer than the whole.",
         text="The whole new text.",
     ),
     _tool(
         "submit",
-        "Propose train.py as it is now. It is validated; on failure you get the errors and can fix them.",
+        "Propose the script as it is now. It is validated; on failure you get the errors and can fix them.",
         description="What you changed, in one line of at most 200 characters, as the subject of a commit.",
         hypothesis="Why it should help, in one line.",
     ),
@@ -79,9 +79,9 @@ class ScriptEditor:
     def _edit(self, old: str, new: str) -> str:
         first = self.source.find(old) if old else -1
         if first < 0:
-            raise ToolError("`old` does not occur in train.py: it must match exactly, whitespace too")
+            raise ToolError("`old` does not occur in the script: it must match exactly, whitespace too")
         if self.source.find(old, first + 1) >= 0:
-            raise ToolError("`old` occurs more than once in train.py: include more of the text around it")
+            raise ToolError("`old` occurs more than once in the script: include more of the text around it")
         self.source = self.source[:first] + new + self.source[first + len(old) :]
         return "edited"
 

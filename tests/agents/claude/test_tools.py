@@ -16,8 +16,8 @@ from tests.anthropic_server import COST, USAGE, AnthropicServer, change, edit, m
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
-        (edit("LR = 0.5", "LR = 0.05"), "`old` does not occur in train.py"),
-        (edit("", "x"), "`old` does not occur in train.py"),
+        (edit("LR = 0.5", "LR = 0.05"), "`old` does not occur in the script"),
+        (edit("", "x"), "`old` does not occur in the script"),
         (edit("BATCH", "ROWS"), "`old` occurs more than once"),
         (edit(") * (" * 9, ""), "`old` does not occur"),
         (use("edit", old="LR", new=7), "of edit, old and new must be text"),
