@@ -145,7 +145,7 @@ def _copied(weight: torch.Tensor) -> torch.Tensor:
         plain = weight.detach().resolve_conj().resolve_neg()
         plain = plain.to("cpu", copy=True, memory_format=torch.contiguous_format)
         plain.reshape(-1).view(torch.uint8).numpy()
-    except (RuntimeError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # sparse, quantised, of a subclass
         raise ExportError(f"a weight, a {type(weight).__name__}, is no plain tensor: {error}") from None
     return plain
 
